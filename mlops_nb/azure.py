@@ -31,7 +31,7 @@ def check(
 
     In a project, files without `$schema` (conda files, CI definitions) are passed over.
     """
-    logging.getLogger("azure.ai.ml").setLevel(logging.ERROR)
+    logging.getLogger("azure.ai.ml._utils._experimental").setLevel(logging.ERROR)
     named = not isinstance(files, Path)
     found = list(files) if not isinstance(files, Path) else _specifications(files)
     kinds, faults = {}, []

@@ -5,7 +5,7 @@ Exit codes: 0 done, 2 wrong use or bad specification, 3 a gate said no or waits 
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -57,7 +57,7 @@ def run(
     """Run a scenario, or go on where it stopped."""
     settings = _settings(env, state, by, persona)
     given = _parse(values) or None
-    _run(settings, scenario, given, start=start, only=only, new=new)
+    run_scenario(settings, scenario, given, start=start, only=only, new=new)
 
 
 @app.command()
@@ -76,7 +76,7 @@ def approve(
     waiting, model = _waiting(settings, name)
     decision = approval.approve(settings, model, reason)
     _say(f"[green]approved[/] {decision.model} by {decision.by} as {decision.persona}")
-    _run(_settings(env, state), waiting.scenario, None, run_id=waiting.id)
+    run_scenario(_settings(env, state), waiting.scenario, None, run_id=waiting.id)
 
 
 @app.command()
@@ -95,7 +95,7 @@ def refuse(
     waiting, model = _waiting(settings, name)
     decision = approval.refuse(settings, model, reason)
     _say(f"[red]refused[/] {decision.model} by {decision.by} as {decision.persona}: {decision.reason}")
-    _run(_settings(env, state), waiting.scenario, None, run_id=waiting.id)
+    run_scenario(_settings(env, state), waiting.scenario, None, run_id=waiting.id)
 
 
 @app.command()
@@ -114,13 +114,7 @@ def status(env: Environment = "", state: State = "") -> None:
     for waiting in runs:
         if waiting.state == "waiting" and waiting == runs[-1]:
             _say(f"[yellow]{waiting.message}[/]")
-    rows = [
-        (e["endpoint"], e.get("url", ""), d["name"], d["state"], f"{d['traffic']} %", d["model"])
-        for e in online.endpoint_status(settings)
-        for d in e["deployments"]
-    ]
-    if rows:
-        _table("Endpoints", ("endpoint", "address", "deployment", "state", "traffic", "model"), rows)
+    _endpoints(online.endpoint_status(settings))
 
 
 # --- serve -----------------------------------------------------------------------------------------------------------
@@ -170,9 +164,7 @@ def traffic(
         if wrong := [f"{k}={v}: a whole number of per cent is expected." for k, v in wanted.items() if not v.isdigit()]:
             raise SpecificationError(wrong)
         online.shift_traffic(settings, endpoint, {name: int(share) for name, share in wanted.items()})
-    for e in online.endpoint_status(settings, endpoint):
-        rows = [(d["name"], f"{d['traffic']} %", d["state"], d["model"]) for d in e["deployments"]]
-        _table(f"{endpoint} {e.get('url', '')}", ("deployment", "traffic", "state", "model"), rows)
+    _endpoints(online.endpoint_status(settings, endpoint))
 
 
 @app.command()
@@ -186,21 +178,10 @@ def invoke(
     """Send a request to an endpoint and print its answer; without a file, its own example."""
     import json
 
-    from mlops_nb.core.records import SpecificationError
     from mlops_nb.outer_loop import online
 
     settings = _settings(env, state)
-    if request is None:
-        payload = online.example(settings, endpoint)
-        _say(f"[dim]{json.dumps(payload)}[/]")
-    else:
-        if str(request) != "-" and not request.is_file():
-            raise SpecificationError([f"No file {request}. Give a JSON request, or - for standard input."])
-        text = sys.stdin.read() if str(request) == "-" else request.read_text()
-        try:
-            payload = json.loads(text)
-        except ValueError as problem:
-            raise SpecificationError([f"{request}: not JSON ({problem})."]) from None
+    payload = _example(settings, endpoint) if request is None else _read_request(request)
     print(json.dumps(online.invoke(settings, endpoint, payload, deployment)))
 
 
@@ -252,7 +233,7 @@ def monitor(
 
         raise SpecificationError([f"No run has deployed '{endpoint}' in {settings.environment}. Start with: mlops-nb run classical"])
     values = made[-1].values | {"monitor": file, "ground_truth": ground_truth}
-    found = _run(settings, made[-1].scenario, values, only="monitor", run_id=made[-1].id)
+    found = run_scenario(settings, made[-1].scenario, values, only="monitor", run_id=made[-1].id)
     alert = json.loads(found.output("monitor", "decision").read_text())
     rows = [(s["type"], s["feature"], s["metric"], _number(s["value"]), _number(s["threshold"]), s["problem"] or "breached")
             for s in alert["signals"]]
@@ -261,7 +242,7 @@ def monitor(
     _say(f"decision: [bold]{alert['action']}[/]; the whole picture: {found.folder / '50_monitor.html'}")
     if alert["action"] == "retrain":
         if settings.retrain == "automatic":
-            _run(settings, found.scenario, found.values, new=True)
+            run_scenario(settings, found.scenario, found.values, new=True)
         else:
             _say(f"To retrain: mlops-nb run {found.scenario} --new {_repeat(found.values)}")
 
@@ -405,7 +386,8 @@ def _parse(values: list[str] | None) -> dict[str, str]:
     return {name: value for name, _, value in (word.partition("=") for word in values or [])}
 
 
-def _run(settings: "Settings", scenario: str, values: dict[str, Any] | None, **options: Any) -> "Run":
+def run_scenario(settings: "Settings", scenario: str, values: dict[str, Any] | None, **options: Any) -> "Run":
+    """Run a scenario's pipeline, showing each step as it ends."""
     from mlops_nb.core.pipeline import run_pipeline
     from mlops_nb.core.records import SpecificationError
     from mlops_nb.core.specification import read_pipeline
@@ -448,6 +430,41 @@ def _waiting(settings: "Settings", name: str) -> "tuple[Run, ModelVersion]":
     raise SpecificationError([f"No model{f' {short}' * bool(short)} waits for an approval in {settings.environment}."])
 
 
+def _read_request(path: Path) -> Any:
+    import json
+
+    from mlops_nb.core.records import SpecificationError
+
+    if str(path) != "-" and not path.is_file():
+        raise SpecificationError([f"No file {path}. Give a JSON request, or - for standard input."])
+    try:
+        return json.loads(sys.stdin.read() if str(path) == "-" else path.read_text())
+    except ValueError as problem:
+        raise SpecificationError([f"{path}: not JSON ({problem})."]) from None
+
+
+def _example(settings: "Settings", endpoint: str) -> Any:
+    """Take two rows of the table that the endpoint's model was validated on, and show the request."""
+    import json
+
+    from mlops_nb.data_estate import tables
+
+    table = tables.latest(settings, endpoint, "validation")
+    rows = tables.read_table(settings, table).drop(columns=["prediction", table.target]).head(2)
+    payload = {"input_data": json.loads(rows.to_json(orient="split"))}
+    print(json.dumps(payload), file=sys.stderr)
+    return payload
+
+
+def _endpoints(found: list[dict[str, Any]]) -> None:
+    rows = [
+        (e["endpoint"], e["deployment"], e["state"], f"{e['traffic']} %", e["model"].removeprefix("model:"), e["address"])
+        for e in found
+    ]
+    if rows:
+        _table("Endpoints", ("endpoint", "deployment", "state", "traffic", "model", "address"), rows)
+
+
 def _runs_of(settings: "Settings", endpoint: str) -> "list[Run]":
     from mlops_nb.core.pipeline import list_runs
     from mlops_nb.core.records import Deployment, load_record
@@ -480,7 +497,7 @@ def _say(text: str) -> None:
     _console().print(text, highlight=False)
 
 
-def _table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def _table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     from rich.markup import escape
     from rich.table import Table
 

@@ -73,9 +73,9 @@ def _parameters_cell(notebook: Path) -> str:
         raise FileNotFoundError(f"No notebook {notebook}. Give the path of an .ipynb file.")
     try:
         cells = json.loads(notebook.read_text())["cells"]
-    except (ValueError, KeyError, TypeError):
+        tagged = [c for c in cells if "parameters" in c.get("metadata", {}).get("tags", [])]
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise SpecificationError([f"{notebook}: not a notebook (no JSON with cells)."]) from None
-    tagged = [c for c in cells if "parameters" in c.get("metadata", {}).get("tags", [])]
     if len(tagged) > 1:
         raise SpecificationError([f"{notebook}: {len(tagged)} cells tagged parameters. Keep the tag on one."])
     return "".join(tagged[0]["source"]) if tagged else ""

@@ -20,7 +20,7 @@ from .notebook import run_notebook
 from .parameters import bind
 from .records import ApprovalPending, GateClosed, SpecificationError, now
 from .settings import Settings
-from .specification import Pipeline, Step, resolve
+from .specification import Pipeline, Step, bound_inputs, resolve
 
 # %% ../../nbs/core/10_pipeline.ipynb #9a73918f
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def _find_run(
         return named[0]
     if asked:
         others = [step for step in pipeline.steps if step not in asked]
-        seen = {name for step in others for name in pipeline.inputs if f"parent.inputs.{name}}}" in str(step.inputs)}
+        seen = set().union(*map(bound_inputs, others))
         given = pipeline.inputs | (values or {})
         runs = [r for r in runs if values is None or all((pipeline.inputs | r.values)[k] == given[k] for k in seen)]
         return runs[-1] if runs and others else None

@@ -1,0 +1,246 @@
+"""The demo: a shop that has sold small diamonds starts to sell bigger ones; the loop notices, retrains, and is quiet again.
+
+Everything is real but the requester: papermill runs, the registry, endpoints in their own processes, HTTP requests, drift
+metrics, approvals in the ledger. The data is plotnine's `diamonds`, 53,940 priced stones with real faults.
+"""
+
+import html
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from mlops_nb.core.files import write_file
+from mlops_nb.core.pipeline import Run
+from mlops_nb.core.records import ApprovalPending, Deployment, ModelVersion, TableVersion, load_record
+from mlops_nb.core.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SMALL = 0.8  # carat; the biggest stone the shop has sold so far
+ENDPOINT = "diamonds"
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """One row of the summary."""
+
+    what: str
+    model: str
+    rows: int
+    r2: float
+    error: float  # mean absolute error, dollars
+    drifted: str  # signals beyond their thresholds
+    decision: str
+
+
+def run_demo(folder: Path | str = ".", keep: bool = True) -> Path:
+    """Walk the loop twice in a project folder (laid if it is empty); returns the report's path."""
+    began = time.monotonic()
+    settings = _fresh(Path(folder).resolve())
+    shop = _Shop(settings.state / "shop")
+    console = _console()
+    console.print(f"[bold]mlops-nb demo[/] in {settings.state}\n")
+
+    console.print(f"[bold]1. The first model[/]: the shop has sold {shop.open():,} stones of up to {SMALL} carat")
+    first = _loop(settings, shop)
+    home = _chapter(settings, shop, first, "stones like those sold", shop.ordinary)
+    console.print(f"   {home.rows} requests for such stones: R2 {home.r2:.2f}, decision: {home.decision}\n")
+
+    console.print("[bold]2. The world moves[/]: customers ask for bigger stones; the prices paid come in later")
+    abroad = _chapter(settings, shop, first, "bigger stones", shop.bigger)
+    console.print(f"   {abroad.rows} requests: R2 {abroad.r2:.2f}, beyond threshold: {abroad.drifted}, decision: {abroad.decision}\n")
+
+    console.print(f"[bold]3. Retrained[/]: on all {shop.grow():,} stones sold by now; canary, then all the traffic")
+    second = _loop(settings, shop)
+    mended = _chapter(settings, shop, second, "stones of every size", shop.mixed)
+    console.print(f"   {mended.rows} requests: R2 {mended.r2:.2f}, decision: {mended.decision}\n")
+
+    seconds = time.monotonic() - began
+    chapters = [home, abroad, mended]
+    report = write_file(settings.state / "report.html", _page(settings, chapters, [first, second], seconds))
+    _finish(settings, chapters, report, seconds, keep)
+    return report
+
+
+def _fresh(root: Path) -> Settings:
+    """Lay the project if there is none, and begin with an empty state folder of the demo's own."""
+    from mlops_nb.outer_loop import online
+    from mlops_nb.setup.project import lay_project
+
+    if not (root / "settings.ini").is_file():
+        lay_project(root)
+    settings = load_settings("dev", root, state=root / ".mlops" / "demo", user="demo", persona="data_scientist")
+    if settings.state.is_dir():
+        for name in {deployment["endpoint"] for deployment in online.endpoint_status(settings)}:
+            online.stop(settings, name)
+        shutil.rmtree(settings.state)
+    return settings
+
+
+class _Shop:
+    """The shop's sales file, and the customers to come."""
+
+    def __init__(self, folder: Path):
+        from plotnine.data import diamonds
+
+        self.sales, self.prices = folder / "sales.csv", folder / "prices.csv"
+        stones = diamonds.sample(frac=1.0, random_state=7)
+        small, big = stones[stones["carat"] <= SMALL], stones[stones["carat"] > SMALL]
+        self.ordinary, self.bigger = small[:400], big[:400]
+        self.mixed = stones.drop(index=self.ordinary.index.union(self.bigger.index))[:600]
+        self._asked = self.ordinary.index.union(self.mixed.index)
+        self._small, self._all = small.drop(index=self._asked, errors="ignore"), stones.drop(index=self._asked)
+
+    def open(self) -> int:
+        """Write the sales of small stones; returns how many."""
+        return self._write(self._small)
+
+    def grow(self) -> int:
+        """Write the sales of all stones; returns how many."""
+        return self._write(self._all)
+
+    def _write(self, frame: "pd.DataFrame") -> int:
+        write_file(self.sales, frame.sort_index().to_csv(index=False))
+        return len(frame)
+
+
+def _loop(settings: Settings, shop: _Shop) -> Run:
+    """Run the scenario to its gate, decide as the demo's project lead, and go on."""
+    from mlops_nb.cli import run_scenario
+    from mlops_nb.outer_loop import approval
+
+    values = {"data": str(shop.sales), "target": "price", "name": ENDPOINT, "sensitive": "cut"}
+    try:
+        return run_scenario(settings, "classical", values, new=True)
+    except ApprovalPending:
+        from mlops_nb.core.pipeline import list_runs
+
+        run = list_runs(settings, "classical")[-1]
+        candidate = load_record(ModelVersion, run.output("stage", "candidate"))
+        lead = settings.model_copy(update={"user": "demo-lead", "persona": "project_lead"})
+        approval.approve(lead, candidate, "recorded as the demo's own: the stage report passed")
+        _console().print(f"  approved  {candidate.name}/{candidate.version} by demo-lead as project_lead")
+        return run_scenario(settings, "classical", None, run_id=run.id)
+
+
+def _chapter(settings: Settings, shop: _Shop, run: Run, what: str, stones: "pd.DataFrame") -> Chapter:
+    """Send the stones to the endpoint, let their prices come in, and look at the monitor."""
+    import pandas as pd
+    from sklearn.metrics import mean_absolute_error, r2_score
+
+    from mlops_nb.cli import run_scenario
+    from mlops_nb.outer_loop import online
+
+    address = online.endpoint_status(settings, ENDPOINT)[0]["address"]
+    names = [f"{what.replace(' ', '-')}-{i}" for i in range(len(stones))]
+    answers = _ask(address, stones.drop(columns="price"), names)
+    known = pd.DataFrame({"correlationid": [f"{name}_0" for name in names], "price": stones["price"].to_numpy()})
+    write_file(shop.prices, known.to_csv(index=False))
+    time.sleep(0.5)  # the collector writes within a fraction of a second
+    watched = run_scenario(settings, "classical", run.values | {"ground_truth": str(shop.prices)}, only="monitor", run_id=run.id)
+    alert = json.loads(watched.output("monitor", "decision").read_text())
+    deployment = load_record(Deployment, run.output("deploy", "deployed"))
+    drifted = sorted({signal["type"] for signal in alert["signals"]})
+    return Chapter(
+        what, deployment.model.removeprefix("model:"), len(stones), float(r2_score(known["price"], answers)),
+        float(mean_absolute_error(known["price"], answers)), ", ".join(drifted) or "none", alert["action"],
+    )  # fmt: skip
+
+
+def _ask(address: str, stones: "pd.DataFrame", names: Sequence[str]) -> list[float]:
+    """Send one request a stone over four connections, each named, so that its price can be joined later."""
+    place = urlsplit(address)
+    payload = json.loads(stones.to_json(orient="split", index=False))
+    requests = list(zip(names, payload["data"], strict=True))
+
+    def send(part: list[tuple[str, list[Any]]]) -> list[float]:
+        connection = HTTPConnection(place.hostname or "127.0.0.1", place.port, timeout=30)
+        answers = []
+        for name, row in part:
+            body = json.dumps({"input_data": {"columns": payload["columns"], "index": [0], "data": [row]}})
+            headers = {"Content-Type": "application/json", "x-request-id": name}
+            connection.request("POST", place.path, body, headers)
+            answer = connection.getresponse()
+            text = answer.read()
+            if answer.status != 200:
+                raise RuntimeError(f"{address} answered {answer.status}: {text.decode()}")
+            answers.append(float(json.loads(text)[0]))
+        connection.close()
+        return answers
+
+    size = -(-len(requests) // 4)
+    with ThreadPoolExecutor(4) as pool:
+        parts = pool.map(send, [requests[i : i + size] for i in range(0, len(requests), size)])
+        return [answer for part in parts for answer in part]
+
+
+def _table(chapters: list[Chapter]) -> list[tuple[str, ...]]:
+    return [
+        (c.what, c.model, str(c.rows), f"{c.r2:.2f}", f"${c.error:,.0f}", c.drifted, c.decision) for c in chapters
+    ]  # fmt: skip
+
+
+COLUMNS = ("requests for", "model", "requests", "R2", "mean error", "beyond threshold", "decision")
+
+
+def _page(settings: Settings, chapters: list[Chapter], runs: list[Run], seconds: float) -> str:
+    """Lay out the report: the summary, and a link to every executed notebook."""
+
+    def cells(tag: str, row: Sequence[str]) -> str:
+        return "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row)
+
+    rows = "".join(f"<tr>{cells('td', row)}</tr>" for row in _table(chapters))
+    lists = []
+    for run in runs:
+        table = load_record(TableVersion, run.output("data", "gold"))
+        links = "".join(
+            f'<li><a href="{page.relative_to(settings.state)}">{page.stem}</a></li>'
+            for page in sorted(run.folder.glob("[0-9]*.html"))
+        )
+        lists.append(f"<h2>Run {run.id}</h2><p>{table.rows:,} stones in {html.escape(table.uri)}</p><ol>{links}</ol>")
+    style = "body{font:16px/1.5 system-ui;max-width:60rem;margin:3rem auto;padding:0 1rem;color:#1b1b1b}"
+    style += "table{border-collapse:collapse;width:100%}td,th{text-align:left;padding:.4rem .6rem;border-bottom:1px solid #ddd}"
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>mlops_nb demo</title><style>{style}</style>'
+        f"<h1>The loop, walked twice</h1><p>In {seconds:.0f} seconds on this machine.</p>"
+        f"<table><tr>{cells('th', COLUMNS)}</tr>{rows}</table>{''.join(lists)}</html>"
+    )
+
+
+def _finish(settings: Settings, chapters: list[Chapter], report: Path, seconds: float, keep: bool) -> None:
+    from rich.table import Table
+
+    from mlops_nb.core import ledger
+    from mlops_nb.outer_loop import online
+
+    console = _console()
+    table = Table(*COLUMNS, box=None, header_style="dim", pad_edge=False)
+    for row in _table(chapters):
+        table.add_row(*row)
+    console.print(table)
+    entries = len(ledger.entries(settings))
+    console.print(f"\n{seconds:.0f} s; {entries} ledger entries, {'unbroken' if not ledger.verify(settings) else 'BROKEN'}")
+    console.print(f"report: {report}\n")
+    state = settings.state.relative_to(settings.root)
+    console.print("Next:")
+    if keep:
+        console.print(f"  mlops-nb invoke {ENDPOINT} --state {state}       ask the live endpoint")
+    else:
+        online.stop(settings, ENDPOINT)
+        console.print(f"  mlops-nb endpoint start {ENDPOINT} --state {state}   bring the endpoint back")
+    console.print(f"  mlops-nb ledger show --state {state}           who did what, when")
+    console.print("  mlops-nb run classical -p data=YOUR.csv -p target=COLUMN   the same with your table")
+
+
+def _console() -> Any:
+    from mlops_nb.cli import _console as console
+
+    return console()
