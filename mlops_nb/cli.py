@@ -4,6 +4,7 @@ Exit codes: 0 done, 2 wrong use or bad specification, 3 a gate said no or waits 
 130 stopped. Everything heavy is imported inside a command, so that the help answers at once.
 """
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -398,18 +399,18 @@ def run_scenario(settings: "Settings", scenario: str, values: dict[str, Any] | N
         raise SpecificationError([f"No scenario '{scenario}' in {path.parent} (scenarios: {known})."])
     if values is not None:
         values = {"environment": settings.environment} | values
-    console = _console()
-    with console.status("starting") as line:
+    out = console()
+    with out.status("starting") as line:
 
         def show(step: str, state: str, seconds: float) -> None:
             if state == "running":
                 line.update(step)
                 return
             colour = {"done": "green", "waiting": "yellow"}.get(state, "red")
-            console.print(f"  {step:<10}[{colour}]{state:<8}[/]{seconds:6.1f} s", highlight=False)
+            out.print(f"  {step:<10}[{colour}]{state:<8}[/]{seconds:6.1f} s", highlight=False)
 
         done = run_pipeline(settings, read_pipeline(path), values, progress=show, **options)
-    console.print(f"[green]{done.state}[/] {done.id}: {done.folder}", highlight=False)
+    out.print(f"[green]{done.state}[/] {done.id}: {done.folder}", highlight=False)
     return done
 
 
@@ -483,18 +484,20 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
 
 
-def _console() -> Any:
+def console() -> Any:
+    """Make the console that commands print to; piped output is 160 columns wide."""
     from rich.console import Console
 
-    return Console(stderr=False, soft_wrap=True)
+    piped = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
+    return Console(soft_wrap=True, width=piped)
 
 
 def _busy(what: str) -> Any:
-    return _console().status(what)
+    return console().status(what)
 
 
 def _say(text: str) -> None:
-    _console().print(text, highlight=False)
+    console().print(text, highlight=False)
 
 
 def _table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
@@ -506,7 +509,7 @@ def _table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*map(escape, row))
-    _console().print(table)
+    console().print(table)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -43,25 +43,27 @@ class Chapter:
 
 def run_demo(folder: Path | str = ".", keep: bool = True) -> Path:
     """Walk the loop twice in a project folder (laid if it is empty); returns the report's path."""
+    from mlops_nb.cli import console
+
     began = time.monotonic()
     settings = _fresh(Path(folder).resolve())
     shop = _Shop(settings.state / "shop")
-    console = _console()
-    console.print(f"[bold]mlops-nb demo[/] in {settings.state}\n")
+    out = console()
+    out.print(f"[bold]mlops-nb demo[/] in {settings.state}\n")
 
-    console.print(f"[bold]1. The first model[/]: the shop has sold {shop.open():,} stones of up to {SMALL} carat")
+    out.print(f"[bold]1. The first model[/]: the shop has sold {shop.open():,} stones of up to {SMALL} carat")
     first = _loop(settings, shop)
     home = _chapter(settings, shop, first, "stones like those sold", shop.ordinary)
-    console.print(f"   {home.rows} requests for such stones: R2 {home.r2:.2f}, decision: {home.decision}\n")
+    out.print(f"   {home.rows} requests for such stones: R2 {home.r2:.2f}, decision: {home.decision}\n")
 
-    console.print("[bold]2. The world moves[/]: customers ask for bigger stones; the prices paid come in later")
+    out.print("[bold]2. The world moves[/]: customers ask for bigger stones; the prices paid come in later")
     abroad = _chapter(settings, shop, first, "bigger stones", shop.bigger)
-    console.print(f"   {abroad.rows} requests: R2 {abroad.r2:.2f}, beyond threshold: {abroad.drifted}, decision: {abroad.decision}\n")
+    out.print(f"   {abroad.rows} requests: R2 {abroad.r2:.2f}, beyond threshold: {abroad.drifted}, decision: {abroad.decision}\n")
 
-    console.print(f"[bold]3. Retrained[/]: on all {shop.grow():,} stones sold by now; canary, then all the traffic")
+    out.print(f"[bold]3. Retrained[/]: on all {shop.grow():,} stones sold by now; canary, then all the traffic")
     second = _loop(settings, shop)
     mended = _chapter(settings, shop, second, "stones of every size", shop.mixed)
-    console.print(f"   {mended.rows} requests: R2 {mended.r2:.2f}, decision: {mended.decision}\n")
+    out.print(f"   {mended.rows} requests: R2 {mended.r2:.2f}, decision: {mended.decision}\n")
 
     seconds = time.monotonic() - began
     chapters = [home, abroad, mended]
@@ -114,7 +116,7 @@ class _Shop:
 
 def _loop(settings: Settings, shop: _Shop) -> Run:
     """Run the scenario to its gate, decide as the demo's project lead, and go on."""
-    from mlops_nb.cli import run_scenario
+    from mlops_nb.cli import console, run_scenario
     from mlops_nb.outer_loop import approval
 
     values = {"data": str(shop.sales), "target": "price", "name": ENDPOINT, "sensitive": "cut"}
@@ -127,7 +129,7 @@ def _loop(settings: Settings, shop: _Shop) -> Run:
         candidate = load_record(ModelVersion, run.output("stage", "candidate"))
         lead = settings.model_copy(update={"user": "demo-lead", "persona": "project_lead"})
         approval.approve(lead, candidate, "recorded as the demo's own: the stage report passed")
-        _console().print(f"  approved  {candidate.name}/{candidate.version} by demo-lead as project_lead")
+        console().print(f"  approved  {candidate.name}/{candidate.version} by demo-lead as project_lead")
         return run_scenario(settings, "classical", None, run_id=run.id)
 
 
@@ -218,29 +220,26 @@ def _page(settings: Settings, chapters: list[Chapter], runs: list[Run], seconds:
 def _finish(settings: Settings, chapters: list[Chapter], report: Path, seconds: float, keep: bool) -> None:
     from rich.table import Table
 
+    from mlops_nb.cli import console
     from mlops_nb.core import ledger
     from mlops_nb.outer_loop import online
 
-    console = _console()
-    table = Table(*COLUMNS, box=None, header_style="dim", pad_edge=False)
+    out = console()
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    for column in COLUMNS:
+        table.add_column(column, overflow="fold")
     for row in _table(chapters):
         table.add_row(*row)
-    console.print(table)
+    out.print(table)
     entries = len(ledger.entries(settings))
-    console.print(f"\n{seconds:.0f} s; {entries} ledger entries, {'unbroken' if not ledger.verify(settings) else 'BROKEN'}")
-    console.print(f"report: {report}\n")
+    out.print(f"\n{seconds:.0f} s; {entries} ledger entries, {'unbroken' if not ledger.verify(settings) else 'BROKEN'}")
+    out.print(f"report: {report}\n")
     state = settings.state.relative_to(settings.root)
-    console.print("Next:")
+    out.print("Next:")
     if keep:
-        console.print(f"  mlops-nb invoke {ENDPOINT} --state {state}       ask the live endpoint")
+        out.print(f"  mlops-nb invoke {ENDPOINT} --state {state}       ask the live endpoint")
     else:
         online.stop(settings, ENDPOINT)
-        console.print(f"  mlops-nb endpoint start {ENDPOINT} --state {state}   bring the endpoint back")
-    console.print(f"  mlops-nb ledger show --state {state}           who did what, when")
-    console.print("  mlops-nb run classical -p data=YOUR.csv -p target=COLUMN   the same with your table")
-
-
-def _console() -> Any:
-    from mlops_nb.cli import _console as console
-
-    return console()
+        out.print(f"  mlops-nb endpoint start {ENDPOINT} --state {state}   bring the endpoint back")
+    out.print(f"  mlops-nb ledger show --state {state}           who did what, when")
+    out.print("  mlops-nb run classical -p data=YOUR.csv -p target=COLUMN   the same with your table")

@@ -7,6 +7,7 @@ __all__ = ['Executed', 'run_notebook', 'write_report']
 
 # %% ../../nbs/core/09_notebook.ipynb #53e1fed1
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,6 +47,19 @@ def _environment(settings: Settings) -> Iterator[None]:
                 os.environ[name] = value
 
 # %% ../../nbs/core/09_notebook.ipynb #ffe556e9
+@contextmanager
+def _quiet() -> Iterator[None]:
+    import logging
+
+    logger = logging.getLogger("papermill")  # it warns of types that it cannot read; `bind` has checked them
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+# %% ../../nbs/core/09_notebook.ipynb #d0c2e16a
 def run_notebook(
     settings: Settings,
     notebook: Path | str,  # the source; never written to
@@ -75,38 +89,31 @@ def run_notebook(
         page = write_report(output) if report and output.exists() else output
     return Executed(output, page, time.monotonic() - start)
 
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    import logging
-
-    logger = logging.getLogger("papermill")  # it warns of types that it cannot read; `bind` has checked them
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-# %% ../../nbs/core/09_notebook.ipynb #d0c2e16a
+# %% ../../nbs/core/09_notebook.ipynb #13b3c171
 def _translate(problem: Any, notebook: Path, output: Path) -> Exception:
     gates: dict[str, type[GateClosed]] = {"ApprovalPending": ApprovalPending, "GateClosed": GateClosed, "PermissionError": GateClosed}
     if problem.ename in gates:
         return gates[problem.ename](problem.evalue)
-    lines = [line for line in problem.source.rstrip().splitlines() if line.strip()][-3:]
-    shown = "\n".join(f"    {line}" for line in lines)
+    shown = "\n".join(f"    {line}" for line in _failing_lines(problem))
     return StepFailed(
         f"{notebook.name}, cell [{problem.exec_count}]:\n{shown}\n{problem.ename}: {problem.evalue}\n"
         f"Open it as it ran: jupyter lab {output}"
     )
 
-# %% ../../nbs/core/09_notebook.ipynb #13b3c171
+
+def _failing_lines(problem: Any) -> list[str]:  # at most three, the last one is where it failed
+    text = re.sub(r"\x1b\[[\d;]*m", "", "\n".join(problem.traceback))
+    arrow = re.search(r"^-+> *(\d+) ", text, re.M)
+    lines = problem.source.rstrip().splitlines()
+    return lines[: int(arrow[1]) if arrow else None][-3:]
+
+# %% ../../nbs/core/09_notebook.ipynb #d7ffb7ad
 def write_report(executed: Path) -> Path:
     """Write an executed notebook as one self-contained HTML file beside it."""
     from nbconvert import HTMLExporter
     from traitlets.config import Config
 
-    settings = Config({"HTMLExporter": {"mathjax_url": "", "require_js_url": "", "jquery_url": "", "mermaid_js_url": "",
+    settings = Config({"HTMLExporter": {"mathjax_url": "", "require_js_url": "", "jquery_url": "",
                                         "embed_images": True}})
     page, _ = HTMLExporter(config=settings).from_filename(str(executed))
     return write_file(executed.with_suffix(".html"), page)

@@ -65,7 +65,7 @@ def read_parameters(notebook: Path | str) -> list[Parameter]:
         raise SpecificationError(faults)
     return found
 
-
+# %% ../../nbs/core/07_parameters.ipynb #21bccc5d
 def _parameters_cell(notebook: Path) -> str:
     import json
 
@@ -80,7 +80,7 @@ def _parameters_cell(notebook: Path) -> str:
         raise SpecificationError([f"{notebook}: {len(tagged)} cells tagged parameters. Keep the tag on one."])
     return "".join(tagged[0]["source"]) if tagged else ""
 
-# %% ../../nbs/core/07_parameters.ipynb #21bccc5d
+# %% ../../nbs/core/07_parameters.ipynb #bdc64993
 def _parameter(node: ast.stmt, doc: str) -> Parameter | None:
     if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
         name, annotation, value = node.target.id, ast.unparse(node.annotation), node.value
@@ -100,7 +100,7 @@ def _parameter(node: ast.stmt, doc: str) -> Parameter | None:
         raise ValueError(f"{name}: unknown type {annotation}. Known: {', '.join(_TYPES)}.") from None
     return Parameter(name, kind, annotation, default, doc, computed)
 
-# %% ../../nbs/core/07_parameters.ipynb #50dcfa9b
+# %% ../../nbs/core/07_parameters.ipynb #ee292179
 def bind(
     notebook: Path | str,
     given: dict[str, Any],  # values by name; text is parsed by the declared type

@@ -55,14 +55,14 @@ class Run:
         """Return the file of a step's output."""
         return self.folder / "outputs" / f"{step}.{name}.json"
 
-
+# %% ../../nbs/core/10_pipeline.ipynb #b54266d3
 def _alive(folder: Path) -> bool:
     import psutil
 
     pid = folder / "pid"
     return pid.is_file() and psutil.pid_exists(int(pid.read_text() or 0))
 
-# %% ../../nbs/core/10_pipeline.ipynb #b54266d3
+# %% ../../nbs/core/10_pipeline.ipynb #79631a87
 def load_run(folder: Path) -> Run:
     """Read a run from its folder."""
     stored = json.loads((folder / "run.json").read_text())
@@ -79,7 +79,7 @@ def list_runs(settings: Settings, scenario: str = "") -> list[Run]:
     runs = [load_run(path.parent) for path in sorted(settings.runs.glob("*/run.json"))]
     return [run for run in runs if run.environment == settings.environment and scenario in ("", run.scenario)]
 
-# %% ../../nbs/core/10_pipeline.ipynb #79631a87
+# %% ../../nbs/core/10_pipeline.ipynb #d0371046
 def _new_run(settings: Settings, pipeline: Pipeline, values: dict[str, Any]) -> Run:
     started = now()
     name = f"{started[:19].replace(':', '').replace('-', '')}-{pipeline.name}-{os.urandom(2).hex()}"
@@ -104,7 +104,7 @@ def _check_values(pipeline: Pipeline, values: dict[str, Any]) -> None:
     if faults:
         raise SpecificationError(faults)
 
-# %% ../../nbs/core/10_pipeline.ipynb #9aa5721d
+# %% ../../nbs/core/10_pipeline.ipynb #d1ee9c36
 def _asked(pipeline: Pipeline, start: str, only: str) -> list[Step]:  # empty: nothing special is asked for
     names = [step.name for step in pipeline.steps]
     for asked in filter(None, (start, only)):
@@ -120,7 +120,7 @@ def _missing(run: Run | None, steps: list[Step]) -> list[str]:
     return [f"{step.name} needs {need}, which no run with these values has done. Start with --from {need}."
             for step in steps for need in step.needs if need not in running and done.get(need) != "done"]
 
-# %% ../../nbs/core/10_pipeline.ipynb #d1c81bbd
+# %% ../../nbs/core/10_pipeline.ipynb #ffae5706
 def _find_run(
     settings: Settings, pipeline: Pipeline, values: dict[str, Any] | None, asked: list[Step], run_id: str
 ) -> Run | None:
@@ -138,7 +138,7 @@ def _find_run(
     like = [run for run in runs if values is None or run.values == values]
     return like[-1] if like and like[-1].state in ("failed", "waiting", "stopped") else None
 
-# %% ../../nbs/core/10_pipeline.ipynb #ffae5706
+# %% ../../nbs/core/10_pipeline.ipynb #3bccfff5
 Progress = Callable[[str, str, float], None]  # step, state, seconds
 
 
@@ -164,7 +164,7 @@ def _run_step(settings: Settings, run: Run, step: Step, pipeline: Pipeline, prog
     append_line(journal, {"step": step.name, "state": "done", "at": now(), "seconds": seconds})
     progress(step.name, "done", seconds)
 
-# %% ../../nbs/core/10_pipeline.ipynb #eac6ca25
+# %% ../../nbs/core/10_pipeline.ipynb #dcb18c73
 def run_pipeline(
     settings: Settings,
     pipeline: Pipeline,

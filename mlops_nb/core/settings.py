@@ -28,9 +28,7 @@ def _login() -> str:
         return "unknown"
 
 # %% ../../nbs/core/02_settings.ipynb #c89b7d24
-class Settings(BaseModel):
-    """The effective settings of one environment."""
-
+class _Fields(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     environment: str = Field("dev", description="dev, staging, prod, or a section of your own")
@@ -43,6 +41,10 @@ class Settings(BaseModel):
     port: int = Field(0, ge=0, le=65535, description="port of a new endpoint; 0: any free one, then kept")
     retrain: Literal["automatic", "supervised"] = Field("supervised", description="what follows a drift alert")
     notify: Annotated[list[str], BeforeValidator(_words)] = Field([], description="Apprise addresses for alerts and notices")
+
+# %% ../../nbs/core/02_settings.ipynb #af0bbc4a
+class Settings(_Fields):
+    """The effective settings of one environment."""
 
     @property
     def tables(self) -> Path:
@@ -69,7 +71,7 @@ class Settings(BaseModel):
         """The ledger's file."""
         return self.state / "ledger.db"
 
-# %% ../../nbs/core/02_settings.ipynb #af0bbc4a
+# %% ../../nbs/core/02_settings.ipynb #4c14fcbd
 def find_root(start: Path | str = ".") -> Path:
     """Find the project: the nearest folder, upwards from `start`, that holds a settings.ini."""
     start = Path(start).resolve()
@@ -87,7 +89,7 @@ def _read_file(root: Path) -> configparser.ConfigParser:
         raise SpecificationError([str(problem).replace("\n", " ")]) from None
     return parser
 
-# %% ../../nbs/core/02_settings.ipynb #4c14fcbd
+# %% ../../nbs/core/02_settings.ipynb #e0d4833c
 def collect(
     environment: str = "",  # empty: MLOPS_NB_ENVIRONMENT, else dev
     root: Path | str = "",  # empty: looked for upwards from here
@@ -110,7 +112,7 @@ def collect(
     found |= {k: (v, "command line") for k, v in command_line.items() if v not in (None, "")}
     return found | {"environment": (environment, "chosen"), "root": (root, "settings.ini")}
 
-# %% ../../nbs/core/02_settings.ipynb #eaa774c9
+# %% ../../nbs/core/02_settings.ipynb #099b50cd
 def load_settings(
     environment: str = "",  # empty: MLOPS_NB_ENVIRONMENT, else dev
     root: Path | str = "",  # empty: looked for upwards from here

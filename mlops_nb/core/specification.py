@@ -130,7 +130,7 @@ def _read_step(path: Path, name: str, job: Any, lines: dict[Keys, int], faults: 
     needs = {m[2] for v in bound.values() if (m := _BINDING.match(str(v))) and m[2]}
     return Step(name, component, bound, tuple(sorted(needs)))
 
-
+# %% ../../nbs/core/08_specification.ipynb #b4ff0228
 def _check_bindings(
     path: Path, step: Step, inputs: dict[str, Any], steps: dict[str, Step], lines: dict[Keys, int], faults: list[str]
 ) -> None:
@@ -153,12 +153,12 @@ def _check_bindings(
         if port not in step.inputs and not declared.get("optional") and "default" not in declared:
             faults.append(f"{path}:{lines[('jobs', step.name)]}: {step.name}.{port}: required by the component, bound to nothing.")
 
-# %% ../../nbs/core/08_specification.ipynb #44604512
+# %% ../../nbs/core/08_specification.ipynb #5825c1ad
 def bound_inputs(step: Step) -> set[str]:
     """Name the pipeline inputs that a step is bound to."""
     return {match[1] for value in step.inputs.values() if (match := _BINDING.match(str(value))) and match[1]}
 
-# %% ../../nbs/core/08_specification.ipynb #7228c746
+# %% ../../nbs/core/08_specification.ipynb #49558be9
 def resolve(
     step: Step,
     given: dict[str, Any],  # values of the pipeline's inputs
@@ -173,7 +173,7 @@ def resolve(
             values[port] = value
     return values
 
-# %% ../../nbs/core/08_specification.ipynb #8765d497
+# %% ../../nbs/core/08_specification.ipynb #1660425d
 _AZURE_TYPES = {"int": "integer", "float": "number", "bool": "boolean"}
 
 
@@ -202,7 +202,7 @@ def compile_component(
         "command": " ".join(command),
     }
 
-# %% ../../nbs/core/08_specification.ipynb #1660425d
+# %% ../../nbs/core/08_specification.ipynb #eb5c9ad9
 def _argument(parameter: Parameter) -> str:
     side = "outputs" if parameter.kind == "output" else "inputs"
     word = f"-p '{parameter.name}=${{{{{side}.{parameter.name}}}}}'"
@@ -228,7 +228,7 @@ def _headline(notebook: Path) -> tuple[str, str]:
     sentence = re.search(r"^> (.+(?:\n(?!\n).+)*)$", text, re.M)
     return (title[1] if title else notebook.stem), " ".join(sentence[1].split()) if sentence else ""
 
-# %% ../../nbs/core/08_specification.ipynb #eb5c9ad9
+# %% ../../nbs/core/08_specification.ipynb #9c4f39d1
 def compile_components(
     root: Path,  # the project
     write: bool = True,  # False: only compare

@@ -16,7 +16,13 @@ from typing import Any
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning import LocalProvisioner
 
-PRELOAD = "numpy,pandas,sklearn.ensemble,sklearn.linear_model,sklearn.pipeline,mlflow,matplotlib.pyplot,pyarrow,optuna"
+PRELOAD = ",".join(
+    (
+        "numpy,pandas,pyarrow,sklearn.ensemble,sklearn.linear_model,sklearn.pipeline,matplotlib.pyplot,plotnine,optuna",
+        "mlflow,mlflow.sklearn,mlflow.store.tracking.sqlalchemy_store,mlflow.store.model_registry.sqlalchemy_store",
+        "pandera.pandas,skops.io,fairlearn.metrics,casbin",
+    )
+)
 
 
 class ForkServer:
@@ -135,7 +141,8 @@ class ForkKernelManager(AsyncKernelManager):
 
     def __init__(self, *args: Any, **options: Any):
         super().__init__(*args, **options)
-        self.transport = "ipc"
+        place = f"{ForkServer.get().folder.name}/{os.urandom(4).hex()}"  # short, and gone with the server
+        self.transport, self.ip, self.connection_file = "ipc", place, f"{place}.json"
 
     async def _async_pre_start_kernel(self, **options: Any) -> Any:
         if self.kernel_spec and self.kernel_spec.language == "python":

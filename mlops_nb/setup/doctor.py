@@ -13,6 +13,7 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..core.settings import Settings, collect, load_settings
 
@@ -30,7 +31,7 @@ class Finding:
 PACKAGES = ("jupyterlab", "papermill", "nbdev", "azure-ai-ml", "mlflow", "ipywidgets", "scikit-learn", "pandas", "deltalake")
 
 # %% ../../nbs/setup/20_doctor.ipynb #49fc93bd
-def show_settings(environment: str = "", **command_line: object) -> list[tuple[str, str, str]]:  # setting, value, source
+def show_settings(environment: str = "", **command_line: Any) -> list[tuple[str, str, str]]:  # setting, value, source
     """List the settings in force, each with where it comes from; raises `SpecificationError` for faulty ones."""
     settings = load_settings(environment, **command_line)
     sources = {name: source for name, (_, source) in collect(environment, **command_line).items()}
@@ -52,7 +53,9 @@ def _kernel() -> Finding:
     from jupyter_client.kernelspec import KernelSpecManager
 
     found = KernelSpecManager().find_kernel_specs().get("python3", "")
-    return Finding("kernel python3", "ok" if found else "broken", found or "none", "" if found else "python -m ipykernel install --sys-prefix")
+    if not found:
+        return Finding("kernel python3", "broken", "none", "python -m ipykernel install --sys-prefix")
+    return Finding("kernel python3", "ok", found)
 
 
 def _state(settings: Settings) -> Finding:
@@ -70,7 +73,9 @@ def _torch() -> Finding:
 
 def _chromium() -> Finding:
     found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    return Finding("chromium", "ok", found) if found else Finding("chromium", "missing", "for browser tests", "apt-get install chromium")
+    if not found:
+        return Finding("chromium", "missing", "for browser tests", "apt-get install chromium")
+    return Finding("chromium", "ok", found)
 
 
 def _azure() -> Finding:

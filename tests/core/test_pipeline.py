@@ -119,7 +119,8 @@ def test_a_second_run_at_the_same_time_is_told_who_is_at_work(project, shop, mlo
 
 @pytest.mark.slow
 def test_a_killed_run_leaves_a_readable_notebook_no_orphan_and_goes_on(project, shop, mlops_nb_command):
-    shop("print('before')\n# %%\nimport os, time\nopen('busy', 'w').write(str(os.getpid()))\nif not os.path.exists('go'): time.sleep(60)")
+    wait = "import os, time\nopen('busy', 'w').write(str(os.getpid()))\nif not os.path.exists('go'): time.sleep(60)"
+    shop(f"print('before')\n# %%\n{wait}")
     first = _start(project)
     _wait_for(project.root / "busy")
     time.sleep(0.2)

@@ -1,0 +1,1 @@
+"""Measurements, each beside its yardstick; `ci/benchmarks` prints them. Not tests: nothing here fails."""
