@@ -119,7 +119,7 @@ def _loop(settings: Settings, shop: _Shop) -> Run:
     from mlops_nb.cli import console, run_scenario
     from mlops_nb.outer_loop import approval
 
-    values = {"data": str(shop.sales), "target": "price", "name": ENDPOINT, "sensitive": "cut"}
+    values = {"data": str(shop.sales), "target": "price", "name": ENDPOINT, "sensitive": "cut", "budget_seconds": "5"}
     try:
         return run_scenario(settings, "classical", values, new=True)
     except ApprovalPending:

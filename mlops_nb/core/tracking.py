@@ -6,6 +6,7 @@
 __all__ = ['connect', 'use_experiment']
 
 # %% ../../nbs/core/04_tracking.ipynb #b445dac1
+import logging
 import os
 import sqlite3
 from contextlib import closing
@@ -18,6 +19,8 @@ from .settings import Settings
 def _create_store(database: Path) -> None:
     from mlflow import MlflowClient
 
+    for name in ("mlflow.store.db.utils", "alembic"):  # they tell every step of the creation
+        logging.getLogger(name).setLevel(logging.WARNING)
     new = database.with_suffix(".new")
     for leftover in database.parent.glob(f"{new.name}*"):  # of a process that was killed here
         leftover.unlink()

@@ -422,8 +422,7 @@ def roll_out(
     before = wanted["traffic"]
     payload = _example(wanted["deployments"][deployment]["path"]) if probe is None else probe
     limits = {"error_rate": max_error_rate, "p95_ms": max_latency_ms}
-    records: list[dict[str, Any]] = []
-    seen = _settled(settings, endpoint, deployment)
+    records, seen = list[dict[str, Any]](), _settled(settings, endpoint, deployment)
     for step in (0, *(step for step in steps if step > before.get(deployment, 0))):
         if step:
             _take_step(settings, endpoint, deployment, step, before, records[-1]["traffic"])

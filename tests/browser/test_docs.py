@@ -26,7 +26,8 @@ def page(browser: Any) -> Iterator[Any]:
 def test_the_front_page_leads_to_every_step(page: Any) -> None:
     page.goto((SITE / "index.html").as_uri())
     assert page.evaluate("document.querySelector('img.loop').naturalWidth") > 0
-    page.get_by_role("link", name="Walk the loop").click()
+    page.locator(".sd-card", has_text="Walk the loop").click()
+    page.wait_for_url("**/scenarios.html")
     steps = page.locator(".bd-article a.reference.internal")
     assert {"10_data", "20_train", "30_stage", "40_deploy", "50_monitor"} <= {
         Path(steps.nth(i).get_attribute("href")).stem for i in range(steps.count())
