@@ -10,7 +10,7 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ class Executed:
 def _environment(settings: Settings) -> Iterator[None]:
     told = {f"MLOPS_NB_{name.upper()}": str(getattr(settings, name))
             for name in ("environment", "state", "user", "persona", "host", "port", "retrain")}
-    told["MLOPS_NB_NOTIFY"] = " ".join(settings.notify)
+    told |= {"MLOPS_NB_NOTIFY": " ".join(settings.notify), "MLOPS_NB_HEADLESS": "1"}  # nobody is there to click
     before = {name: os.environ.get(name) for name in told}
     os.environ.update(told)
     try:
@@ -84,9 +84,11 @@ def run_notebook(
                 read(str(notebook), as_version=4), None, bound, engine_name="mlops-nb", kernel_name="python3",
                 progress_bar=False, cwd=str(cwd or Path.cwd()), save_to=str(output), language="python")
     except PapermillExecutionError as problem:
+        if report:
+            with suppress(Exception):  # what the cell raised is what matters
+                write_report(output)
         raise _translate(problem, Path(notebook), output) from None
-    finally:
-        page = write_report(output) if report and output.exists() else output
+    page = write_report(output) if report else output
     return Executed(output, page, time.monotonic() - start)
 
 # %% ../../nbs/core/09_notebook.ipynb #13b3c171

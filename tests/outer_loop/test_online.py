@@ -176,6 +176,26 @@ def test_a_roll_out_takes_over_in_steps_and_can_be_taken_back(live: Settings) ->
     assert actions[-5:] == ["deploy", "shift_traffic", "shift_traffic", "roll_back", "remove"]
 
 
+def test_the_probes_of_a_roll_out_are_nobodys_requests_and_are_not_collected(live: Settings) -> None:
+    def collected() -> Counter[str]:
+        paths = (live.collected / ENDPOINT / "green" / "model_inputs").rglob("*.jsonl")
+        return Counter(json.loads(line)["correlationid"] for path in paths for line in path.read_text().splitlines())
+
+    online.deploy(live, ENDPOINT, model(2))
+    before = collected()
+    online.roll_out(live, ENDPOINT, "green", steps=(100,), probe=FRAME.tail(2), hold=0.3)
+    body = json.dumps({"input_data": [[0.5, 60.0]]}).encode()
+    forged = {"x-request-id": "client", "x-mlops-nb-probe": "1", "content-type": "application/json"}
+    request = urllib.request.Request(row(live, "green")["address"], body, forged)  # noqa: S310 http to our own endpoint
+    try:
+        assert json.loads(urllib.request.urlopen(request).read())  # noqa: S310
+        until(lambda: "client" in collected())  # a client cannot hide its requests
+        assert list((collected() - before).elements()) == ["client"]
+    finally:
+        online.roll_back(live, ENDPOINT)
+        online.remove(live, ENDPOINT, "green")
+
+
 def test_a_model_that_fails_is_rolled_back_by_itself_and_no_client_sees_it(live: Settings) -> None:
     with Client(live) as client:
         broken = online.deploy(live, ENDPOINT, model(3))

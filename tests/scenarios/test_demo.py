@@ -1,0 +1,50 @@
+"""The demo, from the built wheel, in an empty folder: what `pip install mlops-nb` and `mlops-nb demo` give."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mlops_nb.core import ledger
+from mlops_nb.core.pipeline import list_runs
+from mlops_nb.core.settings import load_settings
+
+
+@pytest.mark.slow
+def test_the_loop_is_walked_twice_in_an_empty_folder(elsewhere: Path, tmp_path: Path) -> None:
+    clean = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    command, share = elsewhere.with_name("mlops-nb"), f"{sys.prefix}/share/jupyter"  # of the borrowed libraries
+    environment = clean | {"COLUMNS": "200", "NO_COLOR": "1", "JUPYTER_PATH": share}
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([command, *words], cwd=tmp_path, env=environment, capture_output=True, text=True)
+
+    done = run("demo")
+    try:
+        assert done.returncode == 0, done.stdout + done.stderr
+        rows = [re.split(r"\s{2,}", line.strip()) for line in done.stdout.splitlines() if re.search(r"dev\.diamonds/\d", line)]
+        home, abroad, mended = [row for row in rows if "$" in " ".join(row)]
+        assert float(home[3]) > 0.95
+        assert home[-1] == "none"
+        assert float(abroad[3]) < 0
+        assert {"data_drift", "prediction_drift", "model_performance"} <= set(abroad[5].split(", "))
+        assert abroad[-1] == "retrain"
+        assert float(mended[3]) > 0.95
+        assert mended[-1] == "none"
+        assert home[1] != mended[1]
+
+        settings = load_settings("dev", tmp_path, state=tmp_path / ".mlops" / "demo")
+        assert ledger.verify(settings) == []
+        assert [run.state for run in list_runs(settings)] == ["done", "done"]
+        report = settings.state / "report.html"
+        linked = re.findall(r'href="([^"]+)"', report.read_text())
+        assert len(linked) == 10
+        assert all((settings.state / page).is_file() for page in linked)
+
+        asked = run("invoke", "diamonds", "--state", ".mlops/demo")  # the first command that it says to try next
+        assert asked.returncode == 0, asked.stderr
+    finally:
+        run("endpoint", "stop", "diamonds", "--state", ".mlops/demo")
