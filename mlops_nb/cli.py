@@ -398,6 +398,8 @@ def run_scenario(settings: "Settings", scenario: str, values: dict[str, Any] | N
         known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yml"))) or "none"
         raise SpecificationError([f"No scenario '{scenario}' in {path.parent} (scenarios: {known})."])
     if values is not None:
+        if values.get("environment", settings.environment) != settings.environment:
+            raise SpecificationError([f"environment = {values['environment']}: choose it with --env {values['environment']}."])
         values = {"environment": settings.environment} | values
     out = console()
     with out.status("starting") as line:
@@ -477,7 +479,9 @@ def _runs_of(settings: "Settings", endpoint: str) -> "list[Run]":
 def _repeat(values: dict[str, Any]) -> str:
     import shlex
 
-    return " ".join(f"-p {shlex.quote(f'{k}={v}')}" for k, v in values.items() if v != "")
+    where = "" if values["environment"] == "dev" else f"--env {values['environment']} "
+    given = {name: value for name, value in values.items() if name != "environment" and value != ""}
+    return where + " ".join(f"-p {shlex.quote(f'{name}={value}')}" for name, value in given.items())
 
 
 def _number(value: float | None) -> str:

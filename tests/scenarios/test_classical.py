@@ -30,12 +30,11 @@ class Shop:
         self.stones = diamonds.sample(2500, random_state=1)
         self.stones.to_csv(root / "stones.csv", index=False)
 
-    def __call__(self, *words: str) -> subprocess.CompletedProcess:
+    def __call__(self, *words: str, **variables: str) -> subprocess.CompletedProcess:
         command = [Path(sys.executable).with_name("mlops-nb"), *words]
         clean = {name: value for name, value in os.environ.items() if not name.startswith("MLOPS_NB_")}
-        return subprocess.run(
-            command, cwd=self.root, capture_output=True, text=True, env=clean | {"NO_COLOR": "1", "MLOPS_NB_USER": "ada"}
-        )
+        variables = {"NO_COLOR": "1", "COLUMNS": "200", "MLOPS_NB_USER": "ada", **variables}
+        return subprocess.run(command, cwd=self.root, capture_output=True, text=True, env=clean | variables)
 
     @property
     def settings(self) -> Settings:
@@ -130,15 +129,41 @@ def test_the_whole_road_is_in_the_ledger(shop, live):
     assert approval.details["reason"] == "report read"
 
 
-def test_a_model_that_is_not_better_is_not_registered_and_a_notice_says_so(shop, live):
-    before = shop("ledger", "show").stdout.count("register")
-    again = shop("run", "classical", "-p", "data=stones.csv", "-p", "target=price", "-p", "budget_trials=1",
-                 "-p", "budget_seconds=1", "--new")  # fmt: skip
-    assert again.returncode in (0, 3)
-    if again.returncode == 3 and "The champion stays" in again.stderr:
-        assert ledger.entries(shop.settings, action="reject")
-        assert ledger.entries(shop.settings, action="notify")
-        assert shop("ledger", "show").stdout.count("register") <= before + 1
+def test_an_idle_endpoint_raises_no_alert(shop, live):
+    quiet = shop("monitor", "stones")
+    assert quiet.returncode == 0, quiet.stderr
+    assert "decision: none" in quiet.stdout
+
+
+@pytest.fixture(scope="module")
+def drifted(shop, live):
+    """Customers have asked for 200 stones three times as heavy as any that was sold."""
+    from mlops_nb.outer_loop import online
+
+    asked = shop.stones.head(200).assign(carat=lambda stones: stones["carat"] * 3).drop(columns="price")
+    online.invoke(shop.settings, "stones", asked)
+    return shop
+
+
+def test_drift_is_an_alert_and_a_supervised_retraining_waits_for_a_person(drifted):
+    alert = drifted("monitor", "stones")
+    assert alert.returncode == 0, alert.stderr
+    assert "decision: retrain" in alert.stdout
+    assert "mlops-nb run classical --new -p data=stones.csv" in alert.stdout.replace(str(drifted.root) + "/", "")
+    assert [entry.subject for entry in ledger.entries(drifted.settings, action="alert")]
+
+
+def test_an_automatic_retraining_starts_by_itself_and_a_model_that_is_not_better_stays_out(drifted):
+    before = ledger.entries(drifted.settings, action="register")
+    again = drifted("monitor", "stones", MLOPS_NB_RETRAIN="automatic")
+    assert again.returncode == 3  # the same table gives no better model: a gate says no
+    assert "The champion stays" in again.stderr
+    [rejected] = ledger.entries(drifted.settings, action="reject")
+    assert rejected.details["champion"] == "model:dev.stones/2"
+    assert any(rejected.subject in str(entry) for entry in ledger.entries(drifted.settings, action="notify"))
+    assert [e for e in ledger.entries(drifted.settings, action="register") if e.subject.startswith("model:")] == [
+        e for e in before if e.subject.startswith("model:")]  # fmt: skip
+    assert list_runs(drifted.settings)[-1].state == "closed"
 
 
 def test_a_refusal_ends_the_run_and_is_in_the_ledger(tmp_path):
