@@ -401,6 +401,9 @@ def run_scenario(settings: "Settings", scenario: str, values: dict[str, Any] | N
         if values.get("environment", settings.environment) != settings.environment:
             raise SpecificationError([f"environment = {values['environment']}: choose it with --env {values['environment']}."])
         values = {"environment": settings.environment} | values
+    from mlops_nb.kernels.manager import warm_up
+
+    warm_up()
     out = console()
     with out.status("starting") as line:
 

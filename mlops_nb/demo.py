@@ -44,8 +44,10 @@ class Chapter:
 def run_demo(folder: Path | str = ".", keep: bool = True) -> Path:
     """Walk the loop twice in a project folder (laid if it is empty); returns the report's path."""
     from mlops_nb.cli import console
+    from mlops_nb.kernels.manager import warm_up
 
     began = time.monotonic()
+    warm_up()
     settings = _fresh(Path(folder).resolve())
     shop = _Shop(settings.state / "shop")
     out = console()

@@ -71,6 +71,12 @@ class ForkServer:
         self.folder.cleanup()
 
 
+def warm_up() -> None:
+    """Start the fork server now, so that its imports run beside what the caller does before its first notebook."""
+    if sys.platform == "linux":
+        ForkServer.get()
+
+
 class ForkedKernel:
     """What the provisioner needs of a `Popen`, for a process that another process forked."""
 
