@@ -71,13 +71,7 @@ def approve(
     persona: As = "",
 ) -> None:
     """Approve the model that waits at a gate, and let its run go on."""
-    from mlops_nb.outer_loop import approval
-
-    settings = _settings(env, state, by, persona)
-    waiting, model = _waiting(settings, name)
-    decision = approval.approve(settings, model, reason)
-    _say(f"[green]approved[/] {decision.model} by {decision.by} as {decision.persona}")
-    run_scenario(_settings(env, state), waiting.scenario, None, run_id=waiting.id)
+    _decide("approve", name, reason, env, state, by, persona)
 
 
 @app.command()
@@ -90,13 +84,7 @@ def refuse(
     persona: As = "",
 ) -> None:
     """Refuse the model that waits at a gate; its run ends there."""
-    from mlops_nb.outer_loop import approval
-
-    settings = _settings(env, state, by, persona)
-    waiting, model = _waiting(settings, name)
-    decision = approval.refuse(settings, model, reason)
-    _say(f"[red]refused[/] {decision.model} by {decision.by} as {decision.persona}: {decision.reason}")
-    run_scenario(_settings(env, state), waiting.scenario, None, run_id=waiting.id)
+    _decide("refuse", name, reason, env, state, by, persona)
 
 
 @app.command()
@@ -417,6 +405,17 @@ def run_scenario(settings: "Settings", scenario: str, values: dict[str, Any] | N
         done = run_pipeline(settings, read_pipeline(path), values, progress=show, **options)
     out.print(f"[green]{done.state}[/] {done.id}: {done.folder}", highlight=False)
     return done
+
+
+def _decide(choice: str, name: str, reason: str, env: str, state: str, by: str, persona: str) -> None:
+    """Enter a decision in the ledger as the one who decides; then let the run go on as the one who runs."""
+    from mlops_nb.outer_loop import approval
+
+    settings = _settings(env, state, by, persona)
+    waiting, model = _waiting(settings, name)
+    decision = getattr(approval, choice)(settings, model, reason)
+    _say(f"{decision.decision} {decision.model} by {decision.by} as {decision.persona}")
+    run_scenario(_settings(env, state), waiting.scenario, None, run_id=waiting.id)
 
 
 def _waiting(settings: "Settings", name: str) -> "tuple[Run, ModelVersion]":

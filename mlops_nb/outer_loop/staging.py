@@ -209,11 +209,15 @@ def _differences(truth: Any, prediction: Any, groups: Any) -> dict[str, float | 
     labels = np.unique(truth)
     sides = [(truth == label, prediction == label) for label in (labels[1:] if len(labels) == 2 else labels)]
     inside = [groups == group for group in np.unique(groups)]
-    known = [(t, p) for t, p in sides if all(t[rows].any() and not t[rows].all() for rows in inside)]
+    odds = []
+    for t, p in sides:  # a rate of a few rows is no rate: groups with too few of a class are not judged by it
+        enough = [rows for rows in inside if MINIMUM_ROWS <= t[rows].sum() <= rows.sum() - MINIMUM_ROWS]
+        if len(enough) > 1:
+            seen = np.any(enough, axis=0)
+            odds.append(equalized_odds_difference(t[seen], p[seen], sensitive_features=groups[seen]))
     worst = {"demographic parity difference": [demographic_parity_difference(t, p, sensitive_features=groups)
                                                for t, p in sides],
-             "equalized odds difference": [equalized_odds_difference(t, p, sensitive_features=groups)
-                                           for t, p in known]}  # a rate of nothing is no rate
+             "equalized odds difference": odds}
     return {name: max(map(float, values), default=None) for name, values in worst.items()}
 
 # %% ../../nbs/outer_loop/10_staging.ipynb #b9b91ce8

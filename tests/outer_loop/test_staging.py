@@ -191,3 +191,11 @@ def test_the_verdict_and_the_gate(tmp_path: Path) -> None:
     table = staging.report([yes, no, unknown]).data
     assert list(table["verdict"]) == ["FAILED", "passed", "not checked"]
     assert "FAILED" in staging.report([yes, no]).to_html()
+
+
+def test_a_class_that_a_group_hardly_has_is_not_judged_by_its_few_rows() -> None:
+    truth = pd.Series(["common"] * 390 + ["rare"] * 2 + ["other"] * 8)
+    groups = pd.Series(["north", "south"] * 200, name="region")
+    answers = truth.to_numpy().copy()
+    answers[390] = "common"  # one of two rare rows: a rate of 0 in the north, and of 1 in the south
+    assert failed(staging.fairness(truth, answers, groups, "classification")) == set()
