@@ -15,6 +15,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'mlops_nb.core.files.read_lines': ('core/files.html#read_lines', 'mlops_nb/core/files.py'),
                                      'mlops_nb.core.files.write_file': ('core/files.html#write_file', 'mlops_nb/core/files.py')},
             'mlops_nb.core.ledger': { 'mlops_nb.core.ledger.Entry': ('core/ledger.html#entry', 'mlops_nb/core/ledger.py'),
+                                      'mlops_nb.core.ledger._create': ('core/ledger.html#_create', 'mlops_nb/core/ledger.py'),
                                       'mlops_nb.core.ledger._entry': ('core/ledger.html#_entry', 'mlops_nb/core/ledger.py'),
                                       'mlops_nb.core.ledger._open': ('core/ledger.html#_open', 'mlops_nb/core/ledger.py'),
                                       'mlops_nb.core.ledger._seal': ('core/ledger.html#_seal', 'mlops_nb/core/ledger.py'),

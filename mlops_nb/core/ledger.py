@@ -8,6 +8,7 @@ __all__ = ['Entry', 'log', 'entries', 'lineage', 'verify']
 # %% ../../nbs/core/03_ledger.ipynb #5306e835
 import hashlib
 import json
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
@@ -49,13 +50,21 @@ CREATE TRIGGER IF NOT EXISTS no_delete BEFORE DELETE ON entries BEGIN SELECT RAI
 _FIRST = "0" * 64
 
 
+def _create(path: Path) -> None:
+    new = path.with_suffix(".new")
+    new.unlink(missing_ok=True)  # of a process that was killed here
+    with closing(sqlite3.connect(new)) as database:
+        database.executescript(_SCHEMA)
+        database.execute("PRAGMA journal_mode=WAL")
+    os.replace(new, path)  # nobody sees it before it is whole
+
+
 @contextmanager
 def _open(path: Path) -> Iterator[sqlite3.Connection]:
-    path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
-        with hold(path.with_suffix(".lock")), closing(sqlite3.connect(path)) as database:
-            database.execute("PRAGMA journal_mode=WAL")
-            database.executescript(_SCHEMA)
+        with hold(path.with_suffix(".lock")):
+            if not path.exists():
+                _create(path)
     with closing(sqlite3.connect(path, timeout=30, isolation_level=None)) as database:
         database.execute("PRAGMA synchronous=FULL")
         yield database

@@ -82,7 +82,7 @@ def find_root(start: Path | str = ".") -> Path:
 
 
 def _read_file(root: Path) -> configparser.ConfigParser:
-    parser = configparser.ConfigParser(interpolation=None)
+    parser = configparser.ConfigParser(interpolation=None, default_section="")  # [DEFAULT] is read like the others
     try:
         parser.read_string((root / "settings.ini").read_text(), source=str(root / "settings.ini"))
     except configparser.Error as problem:
@@ -99,16 +99,15 @@ def collect(
     root = Path(root).resolve() if root else find_root()
     parser = _read_file(root)
     environment = environment or os.environ.get("MLOPS_NB_ENVIRONMENT", "") or "dev"
-    if environment not in parser:
-        known = ", ".join(parser.sections())
+    if environment == "DEFAULT" or environment not in parser.sections():
+        known = ", ".join(section for section in parser.sections() if section != "DEFAULT")
         raise SpecificationError([f"No environment '{environment}' in {root / 'settings.ini'} (sections: {known})."])
     found: dict[str, tuple[Any, str]] = {}
-    for key, value in parser[environment].items():
-        own = key in parser._sections[environment]  # type: ignore[attr-defined]
-        found[key] = (value, f"[{environment}]" if own else "[DEFAULT]")
-    for name in Settings.model_fields:
-        if variable := os.environ.get(f"MLOPS_NB_{name.upper()}", ""):
-            found[name] = (variable, f"MLOPS_NB_{name.upper()}")
+    for section in filter(parser.has_section, ("DEFAULT", environment)):
+        found |= {key: (value, f"[{section}]") for key, value in parser[section].items()}
+    variables = {name: value for name, value in os.environ.items() if name.startswith("MLOPS_NB_") and value}
+    variables.pop("MLOPS_NB_HEADLESS", None)  # not a setting: a run tells its notebooks that nobody is there to click
+    found |= {name.removeprefix("MLOPS_NB_").lower(): (value, name) for name, value in variables.items()}
     found |= {k: (v, "command line") for k, v in command_line.items() if v not in (None, "")}
     return found | {"environment": (environment, "chosen"), "root": (root, "settings.ini")}
 

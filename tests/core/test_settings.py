@@ -59,6 +59,12 @@ def test_all_faults_are_listed_with_section_and_key(project):
     assert "[prod] color: no such setting" in told
 
 
+def test_a_misspelt_variable_is_told(project, monkeypatch):
+    monkeypatch.setenv("MLOPS_NB_PROT", "8080")
+    with pytest.raises(SpecificationError, match="MLOPS_NB_PROT prot: no such setting"):
+        load_settings()
+
+
 def test_an_unknown_environment_names_the_known_ones(mlops_nb_command, project):
     done = mlops_nb_command("status", "--env", "moon")
     assert done.rc == 2
