@@ -12,7 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import nbformat
 import pytest
+
+from mlops_nb.core import ledger
+from mlops_nb.core.settings import load_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -124,3 +128,33 @@ def test_the_front_page_runs_and_shows_the_loop(page: Any, lab: Lab, tmp_path: P
 def test_a_scenario_notebook_runs_from_top_to_bottom(page: Any, lab: Lab, tmp_path: Path) -> None:
     run_all(page, lab, "nbs/scenarios/classical/10_data.ipynb", tmp_path / "10_data.png")
     assert page.locator(".jp-OutputArea-output table, .jp-OutputArea-output img").count() > 0
+
+
+CARD = """
+from mlops_nb.core.records import ModelVersion
+from mlops_nb.core.settings import load_settings
+from mlops_nb.widgets import ApprovalCard
+candidate = ModelVersion("dev.stones", 2, "regression", {"r2": 0.97, "mae": 90.1}, "run", "ada", "table:dev.stones.gold/0")
+champion = ModelVersion("dev.stones", 1, "regression", {"r2": 0.91, "mae": 214.0}, "run", "ada", "table:dev.stones.gold/0")
+ApprovalCard(load_settings(), candidate, champion, [{"name": "one row", "passed": True}])
+"""
+
+
+def test_a_person_approves_with_the_card_and_the_trainer_cannot(page: Any, lab: Lab, tmp_path: Path) -> None:
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CARD)])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "python3", "language": "python"}
+    nbformat.write(notebook, lab.project / "card.ipynb")
+    run_all(page, lab, "card.ipynb", tmp_path / "waiting.png")
+    card = page.locator(".jp-OutputArea-output .widget-vbox").first
+    name, reason = card.locator("input[type=text]").nth(0), card.locator("input[type=text]").nth(1)
+    name.fill("ada")
+    card.get_by_role("button", name="Approve").click()
+    card.get_by_text("ada trained model:dev.stones/2").wait_for()
+    name.fill("grace")
+    card.locator("select").select_option("project_lead")
+    reason.fill("report read")
+    card.get_by_role("button", name="Approve").click()
+    card.get_by_text("approved by grace (project_lead)").wait_for()
+    page.screenshot(path=tmp_path / "approved.png")
+    [entry] = ledger.entries(load_settings("dev", lab.project), action="approve")
+    assert (entry.user, entry.persona, entry.details["reason"]) == ("grace", "project_lead", "report read")
