@@ -4,13 +4,14 @@ Exit codes: 0 done, 2 wrong use or bad specification, 3 a gate said no or waits 
 130 stopped. Everything heavy is imported inside a command, so that the help answers at once.
 """
 
-import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from mlops_nb.terminal import busy, run_scenario, say, table
 
 if TYPE_CHECKING:
     from mlops_nb.core.pipeline import Run
@@ -96,13 +97,13 @@ def status(env: Environment = "", state: State = "") -> None:
     settings = _settings(env, state)
     runs = list_runs(settings)
     if not runs:
-        _say("No runs yet. Start with: mlops-nb run classical")
+        say("No runs yet. Start with: mlops-nb run classical")
     else:
         rows = [(r.id, r.state, " ".join(f"{s}:{st}" for s, st in r.steps.items())) for r in runs[-10:]]
-        _table("Runs", ("run", "state", "steps"), rows)
-    for waiting in runs:
-        if waiting.state == "waiting" and waiting == runs[-1]:
-            _say(f"[yellow]{waiting.message}[/]")
+        table("Runs", ("run", "state", "steps"), rows)
+    newest = {str(r.values): r for r in runs}
+    for waiting in (r for r in newest.values() if r.state == "waiting"):
+        print(waiting.message)
     _endpoints(online.endpoint_status(settings))
 
 
@@ -126,9 +127,9 @@ def deploy(
     short, _, version = model.removeprefix(f"{settings.environment}.").partition("/")
     found = registry.model_version(settings, short, int(version) if version.isdigit() else version or "staged")
     approval.require(settings, found)
-    with _busy(f"deploying {found.name}/{found.version}"):
+    with busy(f"deploying {found.name}/{found.version}"):
         deployment = online.deploy(settings, endpoint or short, found)
-    _say(f"{deployment.uri} is ready with {deployment.traffic} % of the traffic.")
+    say(f"{deployment.uri} is ready with {deployment.traffic} % of the traffic.")
 
 
 @app.command()
@@ -179,9 +180,9 @@ def endpoint_start(endpoint: str, env: Environment = "", state: State = "") -> N
     """Start an endpoint again, as it was."""
     from mlops_nb.outer_loop import online
 
-    with _busy(f"starting {endpoint}"):
+    with busy(f"starting {endpoint}"):
         online.start(_settings(env, state), endpoint)
-    _say(f"{endpoint} answers.")
+    say(f"{endpoint} answers.")
 
 
 @endpoints.command("stop")
@@ -190,7 +191,7 @@ def endpoint_stop(endpoint: str, env: Environment = "", state: State = "") -> No
     from mlops_nb.outer_loop import online
 
     online.stop(_settings(env, state), endpoint)
-    _say(f"{endpoint} is stopped.")
+    say(f"{endpoint} is stopped.")
 
 
 @endpoints.command("remove")
@@ -199,7 +200,7 @@ def endpoint_remove(endpoint: str, deployment: str, env: Environment = "", state
     from mlops_nb.outer_loop import online
 
     online.remove(_settings(env, state, by, persona), endpoint, deployment)
-    _say(f"{endpoint}/{deployment} is removed.")
+    say(f"{endpoint}/{deployment} is removed.")
 
 
 @app.command()
@@ -227,13 +228,13 @@ def monitor(
     rows = [(s["type"], s["feature"], s["metric"], _number(s["value"]), _number(s["threshold"]), s["problem"] or "breached")
             for s in alert["signals"]]
     if rows:
-        _table("Alert", ("signal", "feature", "metric", "value", "threshold", ""), rows)
-    _say(f"decision: [bold]{alert['action']}[/]; the whole picture: {found.folder / '50_monitor.html'}")
+        table("Alert", ("signal", "feature", "metric", "value", "threshold", ""), rows)
+    say(f"decision: [bold]{alert['action']}[/]; the whole picture: {found.folder / '50_monitor.html'}")
     if alert["action"] == "retrain":
         if settings.retrain == "automatic":
             run_scenario(settings, found.scenario, found.values, new=True)
         else:
-            _say(f"To retrain: mlops-nb run {found.scenario} --new {_repeat(found.values)}")
+            say(f"To retrain: mlops-nb run {found.scenario} --new {_repeat(found.values)}")
 
 
 # --- notebooks, specifications, ledger ---------------------------------------------------------------------------------
@@ -253,9 +254,9 @@ def notebook_run(
     from mlops_nb.core.notebook import run_notebook
 
     settings = _settings(env, state, by, persona)
-    with _busy(f"running {notebook.name}"):
+    with busy(f"running {notebook.name}"):
         done = run_notebook(settings, notebook, output, _parse(values))
-    _say(f"{done.path} and {done.report.name} in {done.seconds:.1f} s")
+    say(f"{done.path} and {done.report.name} in {done.seconds:.1f} s")
 
 
 @notebooks.command("show")
@@ -264,7 +265,7 @@ def notebook_show(notebook: Path) -> None:
     from mlops_nb.core.parameters import read_parameters
 
     rows = [(p.name, p.annotation, repr(p.default), p.doc) for p in read_parameters(notebook)]
-    _table(notebook.name, ("parameter", "type", "default", ""), rows)
+    table(notebook.name, ("parameter", "type", "default", ""), rows)
 
 
 @app.command("compile")
@@ -277,7 +278,7 @@ def compile_(check: Annotated[bool, typer.Option("--check", help="Only compare; 
     changed = compile_components(find_root(), write=not check)
     if check and changed:
         raise SpecificationError([f"{path}: not what the notebook says. Run `mlops-nb compile`." for path in changed])
-    _say("\n".join(str(path) for path in changed) or "components are in sync")
+    say("\n".join(str(path) for path in changed) or "components are in sync")
 
 
 @ledgers.command("verify")
@@ -289,7 +290,7 @@ def ledger_verify(env: Environment = "", state: State = "") -> None:
     settings = _settings(env, state)
     if faults := ledger.verify(settings):
         raise SpecificationError([f"{settings.ledger}: {fault}" for fault in faults])
-    _say(f"{len(ledger.entries(settings))} entries, unbroken")
+    say(f"{len(ledger.entries(settings))} entries, unbroken")
 
 
 @ledgers.command("show")
@@ -305,7 +306,7 @@ def ledger_show(
     settings = _settings(env, state)
     found = ledger.lineage(settings, address) if lineage else ledger.entries(settings, address)
     rows = [(str(e.seq), e.at[:19], f"{e.user} ({e.persona})", e.action, e.subject, ", ".join(e.inputs)) for e in found]
-    _table("Ledger", ("", "at", "who", "action", "subject", "from"), rows)
+    table("Ledger", ("", "at", "who", "action", "subject", "from"), rows)
 
 
 # --- project -----------------------------------------------------------------------------------------------------------
@@ -317,8 +318,8 @@ def init(folder: Annotated[Path, typer.Argument(help="Project folder.")] = Path(
     from mlops_nb.setup.project import lay_project
 
     written, kept = lay_project(folder)
-    _say(f"{len(written)} files laid into {folder.resolve()}" + (f", {len(kept)} kept as they were" if kept else ""))
-    _say("Next: mlops-nb demo")
+    say(f"{len(written)} files laid into {folder.resolve()}" + (f", {len(kept)} kept as they were" if kept else ""))
+    say("Next: mlops-nb demo")
 
 
 @app.command()
@@ -327,9 +328,9 @@ def doctor(env: Environment = "", state: State = "") -> None:
     from mlops_nb.setup.doctor import examine, show_settings
 
     settings = _settings(env, state)
-    _table("Settings", ("setting", "value", "from"), show_settings(env, state=state))
+    table("Settings", ("setting", "value", "from"), show_settings(env, state=state))
     findings = examine(settings)
-    _table("Workbench", ("part", "", "found", "to mend it"), [(f.what, f.state, f.found, f.remedy) for f in findings])
+    table("Workbench", ("part", "", "found", "to mend it"), [(f.what, f.state, f.found, f.remedy) for f in findings])
     if any(f.state == "broken" for f in findings):
         raise typer.Exit(2)
 
@@ -351,9 +352,9 @@ def azure_check(files: Annotated[list[Path] | None, typer.Argument(help="YAML fi
     from mlops_nb.azure import check
     from mlops_nb.core.settings import find_root
 
-    with _busy("loading with azure-ai-ml"):
+    with busy("loading with azure-ai-ml"):
         kinds = check(files or find_root())
-    _table("Azure ML", ("file", "kind"), [(str(path), kind) for path, kind in kinds.items()])
+    table("Azure ML", ("file", "kind"), [(str(path), kind) for path, kind in kinds.items()])
 
 
 # --- what the commands share ---------------------------------------------------------------------------------------------
@@ -375,38 +376,6 @@ def _parse(values: list[str] | None) -> dict[str, str]:
     return {name: value for name, _, value in (word.partition("=") for word in values or [])}
 
 
-def run_scenario(settings: "Settings", scenario: str, values: dict[str, Any] | None, **options: Any) -> "Run":
-    """Run a scenario's pipeline, showing each step as it ends."""
-    from mlops_nb.core.pipeline import run_pipeline
-    from mlops_nb.core.records import SpecificationError
-    from mlops_nb.core.specification import read_pipeline
-
-    path = settings.root / "ci" / "pipelines" / f"{scenario}.yml"
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yml"))) or "none"
-        raise SpecificationError([f"No scenario '{scenario}' in {path.parent} (scenarios: {known})."])
-    if values is not None:
-        if values.get("environment", settings.environment) != settings.environment:
-            raise SpecificationError([f"environment = {values['environment']}: choose it with --env {values['environment']}."])
-        values = {"environment": settings.environment} | values
-    from mlops_nb.kernels.manager import warm_up
-
-    warm_up()
-    out = console()
-    with out.status("starting") as line:
-
-        def show(step: str, state: str, seconds: float) -> None:
-            if state == "running":
-                line.update(step)
-                return
-            colour = {"done": "green", "waiting": "yellow"}.get(state, "red")
-            out.print(f"  {step:<10}[{colour}]{state:<8}[/]{seconds:6.1f} s", highlight=False)
-
-        done = run_pipeline(settings, read_pipeline(path), values, progress=show, **options)
-    out.print(f"[green]{done.state}[/] {done.id}: {done.folder}", highlight=False)
-    return done
-
-
 def _decide(choice: str, name: str, reason: str, env: str, state: str, by: str, persona: str) -> None:
     """Enter a decision in the ledger as the one who decides; then let the run go on as the one who runs."""
     from mlops_nb.outer_loop import approval
@@ -414,7 +383,7 @@ def _decide(choice: str, name: str, reason: str, env: str, state: str, by: str, 
     settings = _settings(env, state, by, persona)
     waiting, model = _waiting(settings, name)
     decision = getattr(approval, choice)(settings, model, reason)
-    _say(f"{decision.decision} {decision.model} by {decision.by} as {decision.persona}")
+    say(f"{decision.decision} {decision.model} by {decision.by} as {decision.persona}")
     run_scenario(_settings(env, state), waiting.scenario, None, run_id=waiting.id)
 
 
@@ -467,7 +436,7 @@ def _endpoints(found: list[dict[str, Any]]) -> None:
         for e in found
     ]
     if rows:
-        _table("Endpoints", ("endpoint", "deployment", "state", "traffic", "model", "address"), rows)
+        table("Endpoints", ("endpoint", "deployment", "state", "traffic", "model", "address"), rows)
 
 
 def _runs_of(settings: "Settings", endpoint: str) -> "list[Run]":
@@ -488,34 +457,6 @@ def _repeat(values: dict[str, Any]) -> str:
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
-
-
-def console() -> Any:
-    """Make the console that commands print to; piped output is 160 columns wide."""
-    from rich.console import Console
-
-    piped = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
-    return Console(soft_wrap=True, width=piped)
-
-
-def _busy(what: str) -> Any:
-    return console().status(what)
-
-
-def _say(text: str) -> None:
-    console().print(text, highlight=False)
-
-
-def _table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(title=escape(title), title_justify="left", box=None, header_style="dim", pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*map(escape, row))
-    console().print(table)
 
 
 def main(arguments: list[str] | None = None) -> None:

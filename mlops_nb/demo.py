@@ -20,6 +20,7 @@ from mlops_nb.core.files import write_file
 from mlops_nb.core.pipeline import Run
 from mlops_nb.core.records import ApprovalPending, Deployment, ModelVersion, TableVersion, load_record
 from mlops_nb.core.settings import Settings, load_settings
+from mlops_nb.terminal import console, run_scenario
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,7 +44,6 @@ class Chapter:
 
 def run_demo(folder: Path | str = ".", keep: bool = True) -> Path:
     """Walk the loop twice in a project folder (laid if it is empty); returns the report's path."""
-    from mlops_nb.cli import console
     from mlops_nb.kernels.manager import warm_up
 
     began = time.monotonic()
@@ -118,7 +118,6 @@ class _Shop:
 
 def _loop(settings: Settings, shop: _Shop) -> Run:
     """Run the scenario to its gate, decide as the demo's project lead, and go on."""
-    from mlops_nb.cli import console, run_scenario
     from mlops_nb.outer_loop import approval
 
     values = {"data": str(shop.sales), "target": "price", "name": ENDPOINT, "sensitive": "cut", "budget_seconds": "5"}
@@ -140,7 +139,6 @@ def _chapter(settings: Settings, shop: _Shop, run: Run, what: str, stones: "pd.D
     import pandas as pd
     from sklearn.metrics import mean_absolute_error, r2_score
 
-    from mlops_nb.cli import run_scenario
     from mlops_nb.outer_loop import online
 
     address = online.endpoint_status(settings, ENDPOINT)[0]["address"]
@@ -222,7 +220,6 @@ def _page(settings: Settings, chapters: list[Chapter], runs: list[Run], seconds:
 def _finish(settings: Settings, chapters: list[Chapter], report: Path, seconds: float, keep: bool) -> None:
     from rich.table import Table
 
-    from mlops_nb.cli import console
     from mlops_nb.core import ledger
     from mlops_nb.outer_loop import online
 

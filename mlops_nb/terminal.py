@@ -1,0 +1,73 @@
+"""What the commands and the demo show in a terminal: lines, tables, and a run as it goes."""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlops_nb.core.pipeline import Run
+    from mlops_nb.core.settings import Settings
+
+
+def console() -> Any:
+    """Make the console that commands print to; piped output is 160 columns wide."""
+    from rich.console import Console
+
+    piped = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
+    return Console(soft_wrap=True, width=piped)
+
+
+def busy(what: str) -> Any:
+    """Show that something is under way, for as long as the block lasts."""
+    return console().status(what)
+
+
+def say(text: str) -> None:
+    """Print a line; `[green]...[/]` colours it where colours are shown."""
+    console().print(text, highlight=False)
+
+
+def table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    """Print a table of texts, as they are."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    shown = Table(title=escape(title), title_justify="left", box=None, header_style="dim", pad_edge=False)
+    for column in columns:
+        shown.add_column(column, overflow="fold")
+    for row in rows:
+        shown.add_row(*map(escape, row))
+    console().print(shown)
+
+
+def run_scenario(settings: "Settings", scenario: str, values: dict[str, Any] | None, **options: Any) -> "Run":
+    """Run a scenario's pipeline, showing each step as it ends."""
+    from mlops_nb.core.pipeline import run_pipeline
+    from mlops_nb.core.records import SpecificationError
+    from mlops_nb.core.specification import read_pipeline
+    from mlops_nb.kernels.manager import warm_up
+
+    path = settings.root / "ci" / "pipelines" / f"{scenario}.yml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yml"))) or "none"
+        raise SpecificationError([f"No scenario '{scenario}' in {path.parent} (scenarios: {known})."])
+    if values is not None:
+        if values.get("environment", settings.environment) != settings.environment:
+            raise SpecificationError([f"environment = {values['environment']}: choose it with --env {values['environment']}."])
+        values = {"environment": settings.environment} | values
+    pipeline = read_pipeline(path)
+    warm_up()
+    out = console()
+    with out.status("starting") as line:
+
+        def show(step: str, state: str, seconds: float) -> None:
+            if state == "running":
+                line.update(step)
+                return
+            colour = {"done": "green", "waiting": "yellow"}.get(state, "red")
+            out.print(f"  {step:<10}[{colour}]{state:<8}[/]{seconds:6.1f} s", highlight=False)
+
+        done = run_pipeline(settings, pipeline, values, progress=show, **options)
+    out.print(f"[green]{done.state}[/] {done.id}: {done.folder}", highlight=False)
+    return done
