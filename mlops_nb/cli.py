@@ -423,8 +423,8 @@ def _example(settings: "Settings", endpoint: str) -> Any:
 
     from mlops_nb.data_estate import tables
 
-    table = tables.latest(settings, endpoint, "validation")
-    rows = tables.read_table(settings, table).drop(columns=["prediction", table.target]).head(2)
+    validation = tables.latest(settings, endpoint, "validation")
+    rows = tables.read_table(settings, validation).drop(columns=["prediction", validation.target]).head(2)
     payload = {"input_data": json.loads(rows.to_json(orient="split"))}
     print(json.dumps(payload), file=sys.stderr)
     return payload
