@@ -43,6 +43,8 @@ def table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]])
 
 def run_scenario(settings: "Settings", scenario: str, values: dict[str, Any] | None, **options: Any) -> "Run":
     """Run a scenario's pipeline, showing each step as it ends."""
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
     from mlops_nb.core.pipeline import run_pipeline
     from mlops_nb.core.records import SpecificationError
     from mlops_nb.core.specification import read_pipeline
@@ -59,11 +61,13 @@ def run_scenario(settings: "Settings", scenario: str, values: dict[str, Any] | N
     pipeline = read_pipeline(path)
     warm_up()
     out = console()
-    with out.status("starting") as line:
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=out, transient=True) as line:
+        shown = line.add_task("starting", total=None)
 
         def show(step: str, state: str, seconds: float) -> None:
             if state == "running":
-                line.update(step)
+                line.reset(shown, description=step)
                 return
             colour = {"done": "green", "waiting": "yellow"}.get(state, "red")
             out.print(f"  {step:<10}[{colour}]{state:<8}[/]{seconds:6.1f} s", highlight=False)
