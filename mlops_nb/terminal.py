@@ -62,7 +62,7 @@ def run_scenario(settings: "Settings", scenario: str, values: dict[str, Any] | N
     warm_up()
     out = console()
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=out, transient=True) as line:
+    with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as line:
         shown = line.add_task("starting", total=None)
 
         def show(step: str, state: str, seconds: float) -> None:
