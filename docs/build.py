@@ -141,7 +141,7 @@ def executed_steps() -> dict[Path, Path]:
     steps = notebooks("scenarios/*/*.ipynb")
     if not all(map(executed_copy, steps)):
         print("docs: no demo run of these notebooks yet; running the demo", flush=True)
-        subprocess.run([Path(sys.executable).with_name("mlops-nb"), "demo"], cwd=ROOT, check=True)  # noqa: S603
+        subprocess.run([Path(sys.executable).with_name("mlops-nb"), "demo", "--stop"], cwd=ROOT, check=True)  # noqa: S603
     found = {step: executed_copy(step) for step in steps}
     if missing := [str(step) for step, path in found.items() if path is None]:
         sys.exit(f"The demo left no sound executed copy of {', '.join(missing)}.")

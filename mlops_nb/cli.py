@@ -338,7 +338,7 @@ def doctor(env: Environment = "", state: State = "") -> None:
 @app.command()
 def demo(
     folder: Annotated[Path, typer.Argument(help="Project folder; laid if it is empty.")] = Path(),
-    keep: Annotated[bool, typer.Option("--keep", help="Leave the demo's endpoint running.")] = True,
+    keep: Annotated[bool, typer.Option("--keep/--stop", help="Leave the demo's endpoint running, or stop it.")] = True,
 ) -> None:
     """Walk the whole loop twice on real data: live, drift, retrained, approved, replaced, quiet."""
     from mlops_nb.demo import run_demo
