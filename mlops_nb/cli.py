@@ -112,7 +112,7 @@ def status(env: Environment = "", state: State = "") -> None:
 
 @app.command()
 def deploy(
-    model: Annotated[str, typer.Argument(help="Registered model as NAME or NAME/VERSION; NAME: its newest approved one.")],
+    model: Annotated[str, typer.Argument(help="Registered model as NAME or NAME/VERSION; NAME: the version staged last.")],
     endpoint: Annotated[str, typer.Option("--endpoint", help="Endpoint; by default the model's name.")] = "",
     env: Environment = "",
     state: State = "",
@@ -216,12 +216,13 @@ def monitor(
     """Watch an endpoint: run its monitor notebook now, and follow the alert as settings.ini says."""
     import json
 
+    from mlops_nb.core.records import SpecificationError
+
     settings = _settings(env, state, by, persona)
     made = _runs_of(settings, endpoint)
     if not made:
-        from mlops_nb.core.records import SpecificationError
-
-        raise SpecificationError([f"No run has deployed '{endpoint}' in {settings.environment}. Start with: mlops-nb run classical"])
+        where = settings.environment
+        raise SpecificationError([f"No run has deployed '{endpoint}' in {where}. Start with: mlops-nb run classical"])
     values = made[-1].values | {"monitor": file, "ground_truth": ground_truth}
     found = run_scenario(settings, made[-1].scenario, values, only="monitor", run_id=made[-1].id)
     alert = json.loads(found.output("monitor", "decision").read_text())

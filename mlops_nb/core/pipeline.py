@@ -95,8 +95,8 @@ def _check_values(pipeline: Pipeline, values: dict[str, Any]) -> None:
     """Refuse unknown inputs and values that no notebook would accept, before the first step."""
     faults = [f"{pipeline.name} has no input '{name}' (inputs: {', '.join(pipeline.inputs)})."
               for name in values if name not in pipeline.inputs]
+    outputs = {(s.name, port): Path(f"{s.name}.{port}") for s in pipeline.steps for port in s.component.outputs}
     for step in pipeline.steps:
-        outputs = {(s.name, port): Path(f"{s.name}.{port}") for s in pipeline.steps for port in s.component.outputs}
         try:
             bind(step.component.notebook, resolve(step, pipeline.inputs | values, outputs))
         except SpecificationError as problem:
