@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from mlops_nb.core.files import write_file
-from mlops_nb.core.pipeline import Run
 from mlops_nb.core.records import ApprovalPending, Deployment, ModelVersion, TableVersion, load_record
+from mlops_nb.core.runs import Run
 from mlops_nb.core.settings import Settings, load_settings
 from mlops_nb.terminal import console, run_scenario
 
@@ -124,7 +124,7 @@ def _loop(settings: Settings, shop: _Shop) -> Run:
     try:
         return run_scenario(settings, "classical", values, new=True)
     except ApprovalPending:
-        from mlops_nb.core.pipeline import list_runs
+        from mlops_nb.core.runs import list_runs
 
         run = list_runs(settings, "classical")[-1]
         candidate = load_record(ModelVersion, run.output("stage", "candidate"))

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mlops_nb.core.pipeline import Run
+    from mlops_nb.core.runs import Run
     from mlops_nb.core.settings import Settings
+    from mlops_nb.core.specification import Pipeline
 
 
 def console() -> Any:
@@ -41,37 +42,55 @@ def table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]])
     console().print(shown)
 
 
-def run_scenario(settings: "Settings", scenario: str, values: dict[str, Any] | None, **options: Any) -> "Run":
-    """Run a scenario's pipeline, showing each step as it ends."""
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    from mlops_nb.core.pipeline import run_pipeline
+def load_scenario(
+    settings: "Settings", scenario: str, values: dict[str, Any] | None
+) -> "tuple[Pipeline, dict[str, Any] | None]":  # the pipeline, and the values with the environment among them
+    """Read a scenario's pipeline; raises `SpecificationError` if there is none, or if the values name another environment."""
     from mlops_nb.core.records import SpecificationError
     from mlops_nb.core.specification import read_pipeline
-    from mlops_nb.kernels.manager import warm_up
 
     path = settings.root / "ci" / "pipelines" / f"{scenario}.yml"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yml"))) or "none"
         raise SpecificationError([f"No scenario '{scenario}' in {path.parent} (scenarios: {known})."])
+    pipeline = read_pipeline(path)
     if values is not None:
         if values.get("environment", settings.environment) != settings.environment:
-            raise SpecificationError([f"environment = {values['environment']}: choose it with --env {values['environment']}."])
-        values = {"environment": settings.environment} | values
-    pipeline = read_pipeline(path)
-    warm_up()
+            raise SpecificationError(
+                [f"environment = {values['environment']}: choose it with --env {values['environment']}."]
+            )
+        values = ({"environment": settings.environment} if "environment" in pipeline.inputs else {}) | values
+    return pipeline, values
+
+
+def run_scenario(
+    settings: "Settings", scenario: str, values: dict[str, Any] | None, jobs: int = 0, **request: Any
+) -> "Run":
+    """Run a scenario's pipeline, showing each step as it goes; the request is that of `core.plan.Request`."""
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    from mlops_nb.core.pipeline import run_pipeline
+    from mlops_nb.core.plan import Request
+    from mlops_nb.kernels.manager import warm_up
+
+    pipeline, values = load_scenario(settings, scenario, values)
     out = console()
+    width = max(len(step.name) for step in pipeline.steps) + 2
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as line:
-        shown = line.add_task("starting", total=None)
+    with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as lines:
+        shown: dict[str, Any] = {}
 
         def show(step: str, state: str, seconds: float) -> None:
             if state == "running":
-                line.reset(shown, description=step)
+                warm_up()
+                shown[step] = lines.add_task(step)
                 return
-            colour = {"done": "green", "waiting": "yellow"}.get(state, "red")
-            out.print(f"  {step:<10}[{colour}]{state:<8}[/]{seconds:6.1f} s", highlight=False)
+            if step in shown:
+                lines.remove_task(shown.pop(step))
+            colour = {"done": "green", "skipped": "dim", "waiting": "yellow", "again": "yellow"}.get(state, "red")
+            time = "" if state == "skipped" else f"{seconds:6.1f} s"
+            out.print(f"  {step:<{width}}[{colour}]{state:<8}[/]{time}", highlight=False)
 
-        done = run_pipeline(settings, pipeline, values, progress=show, **options)
+        done = run_pipeline(settings, pipeline, values, Request(**request), jobs, show)
     out.print(f"[green]{done.state}[/] {done.id}: {done.folder}", highlight=False)
     return done

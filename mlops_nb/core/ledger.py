@@ -89,6 +89,8 @@ def log(
     **details: Any,  # whatever else belongs in the audit trail; must be JSON
 ) -> Entry:  # as written
     """Append one entry to the ledger; it is on the disk when this returns."""
+    if run := os.environ.get("MLOPS_NB_RUN"):  # in a run's notebook: the id that the run's folder and MLflow have, too
+        details = {"run": run} | details
     with _open(settings.ledger) as database:
         database.execute("BEGIN IMMEDIATE")
         last = database.execute("SELECT seq, hash FROM entries ORDER BY seq DESC LIMIT 1").fetchone() or (0, _FIRST)

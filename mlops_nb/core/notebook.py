@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['Executed', 'run_notebook', 'write_report']
 
-# %% ../../nbs/core/11_notebook.ipynb #53e1fed1
+# %% ../../nbs/core/11_notebook.ipynb #045e9a92
 import os
 import re
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from .parameters import bind
 from .records import ApprovalPending, GateClosed, StepFailed
 from .settings import Settings
 
-# %% ../../nbs/core/11_notebook.ipynb #5d710fda
+# %% ../../nbs/core/11_notebook.ipynb #c967709e
 @dataclass(frozen=True)
 class Executed:
     """An executed notebook."""
@@ -29,37 +30,14 @@ class Executed:
     report: Path  # the same as HTML
     seconds: float
 
-# %% ../../nbs/core/11_notebook.ipynb #cfd4f71a
-@contextmanager
-def _environment(settings: Settings) -> Iterator[None]:
+# %% ../../nbs/core/11_notebook.ipynb #f5e7d060
+def _variables(settings: Settings) -> dict[str, str]:
     told = {f"MLOPS_NB_{name.upper()}": str(getattr(settings, name))
             for name in ("environment", "state", "user", "persona", "host", "port", "retrain")}
     told |= {"MLOPS_NB_NOTIFY": " ".join(settings.notify), "MLOPS_NB_HEADLESS": "1"}  # nobody is there to click
-    before = {name: os.environ.get(name) for name in told}
-    os.environ.update(told)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name)
-            else:
-                os.environ[name] = value
+    return told | {"MLFLOW_DISABLE_TELEMETRY": os.environ.get("MLFLOW_DISABLE_TELEMETRY", "true")}
 
-# %% ../../nbs/core/11_notebook.ipynb #ffe556e9
-@contextmanager
-def _quiet() -> Iterator[None]:
-    import logging
-
-    logger = logging.getLogger("papermill")  # it warns of types that it cannot read; `bind` has checked them
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-# %% ../../nbs/core/11_notebook.ipynb #d0c2e16a
+# %% ../../nbs/core/11_notebook.ipynb #6b20475e
 def run_notebook(
     settings: Settings,
     notebook: Path | str,  # the source; never written to
@@ -67,49 +45,65 @@ def run_notebook(
     values: dict[str, Any] | None = None,  # parameters; text is parsed by the declared type
     cwd: Path | str = "",  # where relative addresses start; empty: here
     report: bool = True,  # write HTML beside the output
+    *,
+    variables: dict[str, str] | None = None,  # more environment variables for the kernel
+    cell_timeout: float | None = None,  # seconds
+    timeout: float | None = None,  # seconds, for the whole notebook
+    stop: threading.Event | None = None,  # set by another thread to end the run
+    log: Path | None = None,  # text file that follows the run
+    on_cell: Callable[[int, int], None] | None = None,  # called with the cells done and their number
 ) -> Executed:
-    """Execute a notebook; raises `SpecificationError` for bad parameters, `GateClosed` or `StepFailed` for what a cell raised."""
+    """Execute a notebook; raises `SpecificationError`, `GateClosed`, `StepFailed`, `TimeoutError`, or `KeyboardInterrupt` if stopped."""
     bound = bind(notebook, values or {})
     output = Path(output).resolve()
     output.parent.mkdir(parents=True, exist_ok=True)
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    import papermill
+    from papermill.engines import papermill_engines
+    from papermill.iorw import load_notebook_node
     from nbformat import read
-    from papermill.exceptions import PapermillExecutionError
 
     start = time.monotonic()
+    page = load_notebook_node(read(str(notebook), as_version=4))
     try:
-        with _environment(settings), _quiet():
-            papermill.execute_notebook(
-                read(str(notebook), as_version=4), None, bound, engine_name="mlops-nb", kernel_name="python3",
-                progress_bar=False, cwd=str(cwd or Path.cwd()), save_to=str(output), language="python")
-    except PapermillExecutionError as problem:
-        if report:
-            with suppress(Exception):  # what the cell raised is what matters
-                write_report(output)
-        raise _translate(problem, Path(notebook), output) from None
-    page = write_report(output) if report else output
-    return Executed(output, page, time.monotonic() - start)
+        done = papermill_engines.get_engine("mlops-nb").execute_notebook(
+            page, "python3", progress_bar=False, save_to=str(output), values=bound, cwd=str(cwd or Path.cwd()),
+            variables=_variables(settings) | (variables or {}), cell_timeout=cell_timeout, notebook_timeout=timeout,
+            stop=stop, log=log, on_cell=on_cell)
+    finally:
+        page_path = _report(output) if report else output
+    if problem := _failure(done, output):
+        raise problem
+    return Executed(output, page_path, time.monotonic() - start)
 
-# %% ../../nbs/core/11_notebook.ipynb #13b3c171
-def _translate(problem: Any, notebook: Path, output: Path) -> Exception:
+
+def _report(output: Path) -> Path:
+    with suppress(Exception):  # what the cells did is what matters
+        return write_report(output)
+    return output
+
+# %% ../../nbs/core/11_notebook.ipynb #536cc726
+def _failure(page: Any, output: Path) -> Exception | None:
+    failed = [cell for cell in page.cells if cell.metadata.get("papermill", {}).get("exception")]
+    errors = [out for cell in failed for out in cell.outputs if out.output_type == "error"]
+    if not errors or (errors[-1].ename == "SystemExit" and errors[-1].evalue in ("", "0", "None")):
+        return None
+    cell, error = failed[-1], errors[-1]
     gates: dict[str, type[GateClosed]] = {"ApprovalPending": ApprovalPending, "GateClosed": GateClosed, "PermissionError": GateClosed}
-    if problem.ename in gates:
-        return gates[problem.ename](problem.evalue)
-    shown = "\n".join(f"    {line}" for line in _failing_lines(problem))
+    if error.ename in gates:
+        return gates[error.ename](error.evalue)
+    shown = "\n".join(f"    {line}" for line in _failing_lines(cell.source, error.traceback))
     return StepFailed(
-        f"{notebook.name}, cell [{problem.exec_count}]:\n{shown}\n{problem.ename}: {problem.evalue}\n"
-        f"Open it as it ran: jupyter lab {output}"
+        f"{output.name}, cell [{cell.execution_count}]:\n{shown}\n{error.ename}: {error.evalue}\n"
+        f"Open it as it ran: mlops-nb notebook debug {output}"
     )
 
 
-def _failing_lines(problem: Any) -> list[str]:  # at most three, the last one is where it failed
-    text = re.sub(r"\x1b\[[\d;]*m", "", "\n".join(problem.traceback))
+def _failing_lines(source: str, traceback: list[str]) -> list[str]:  # at most three, the last one is where it failed
+    text = re.sub(r"\x1b\[[\d;]*m", "", "\n".join(traceback))
     arrow = re.search(r"^-+> *(\d+) ", text, re.M)
-    lines = problem.source.rstrip().splitlines()
+    lines = source.rstrip().splitlines()
     return lines[: int(arrow[1]) if arrow else None][-3:]
 
-# %% ../../nbs/core/11_notebook.ipynb #d7ffb7ad
+# %% ../../nbs/core/11_notebook.ipynb #5def002b
 def write_report(executed: Path) -> Path:
     """Write an executed notebook as one self-contained HTML file beside it."""
     from nbconvert import HTMLExporter

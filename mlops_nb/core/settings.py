@@ -106,7 +106,8 @@ def collect(
     for section in filter(parser.has_section, ("DEFAULT", environment)):
         found |= {key: (value, f"[{section}]") for key, value in parser[section].items()}
     variables = {name: value for name, value in os.environ.items() if name.startswith("MLOPS_NB_") and value}
-    variables.pop("MLOPS_NB_HEADLESS", None)  # not a setting: a run tells its notebooks that nobody is there to click
+    for told in ("MLOPS_NB_HEADLESS", "MLOPS_NB_RUN"):  # no settings: what a run tells its notebooks of itself
+        variables.pop(told, None)
     found |= {name.removeprefix("MLOPS_NB_").lower(): (value, name) for name, value in variables.items()}
     found |= {k: (v, "command line") for k, v in command_line.items() if v not in (None, "")}
     return found | {"environment": (environment, "chosen"), "root": (root, "settings.ini")}

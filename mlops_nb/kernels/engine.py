@@ -1,12 +1,18 @@
 """The papermill engine `mlops-nb`: forked kernels, and an output file that is whole at every moment."""
 
+import os
 import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import nbformat
 from papermill.engines import NBClientEngine, NotebookExecutionManager
+from papermill.log import logger
 
 from mlops_nb.core.files import write_file
+from mlops_nb.kernels.client import Client, Limits
 
 
 class AtomicManager(NotebookExecutionManager):
@@ -14,6 +20,7 @@ class AtomicManager(NotebookExecutionManager):
 
     nb: Any
     output_path: Any
+    on_cell: Callable[[int, int], None] | None = None
 
     def save(self, **options: Any) -> None:
         """Write the notebook as it stands."""
@@ -30,6 +37,11 @@ class AtomicManager(NotebookExecutionManager):
         finally:
             self.output_path = path
 
+    def cell_complete(self, cell: Any, cell_index: int | None = None, **options: Any) -> None:
+        super().cell_complete(cell, cell_index, **options)
+        if self.on_cell:
+            self.on_cell((cell_index or 0) + 1, len(self.nb.cells))
+
 
 class ForkEngine(NBClientEngine):
     """Runs a notebook in a kernel forked from a preloaded process (on Linux; a plain kernel elsewhere)."""
@@ -43,25 +55,48 @@ class ForkEngine(NBClientEngine):
         progress_bar: Any = True,
         log_output: bool = False,
         autosave_cell_every: int = 30,
+        *,
+        save_to: Path | None = None,
+        variables: dict[str, str] | None = None,
+        cell_timeout: float | None = None,
+        notebook_timeout: float | None = None,
+        stop: threading.Event | None = None,
+        log: Path | None = None,
+        on_cell: Callable[[int, int], None] | None = None,
+        cwd: Path | str | None = None,
+        values: dict[str, Any] | None = None,
         **options: Any,
     ) -> Any:
         """Execute a notebook and return it; the file at `output_path` (or `save_to`) follows cell by cell."""
-        manager = AtomicManager(
-            nb, options.pop("save_to", None) or output_path, log_output, progress_bar, autosave_cell_every
-        )
-        manager.notebook_start()
-        try:
-            cls.execute_managed_notebook(manager, kernel_name, log_output=log_output, **options)
-        finally:
-            manager.cleanup_pbar()
-            manager.notebook_complete()
-        return manager.nb
+        if values:
+            from papermill.parameterize import parameterize_notebook
 
-    @classmethod
-    def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **options: Any) -> Any:
-        """Hand nbclient our kernel manager where processes can be forked."""
+            nb = parameterize_notebook(nb, values, language="python", kernel_name=kernel_name)
+        where = Path(save_to or output_path or "notebook.ipynb")
+        manager = AtomicManager(nb, save_to or output_path, log_output, progress_bar, autosave_cell_every)
+        manager.on_cell = on_cell
+        manager.notebook_start()
         if sys.platform == "linux":
             from mlops_nb.kernels.manager import ForkKernelManager
 
             options.setdefault("kernel_manager_class", ForkKernelManager)
-        return super().execute_managed_notebook(nb_man, kernel_name, **options)
+        options.pop("input_path", None)
+        timeout = cell_timeout or options.pop("execution_timeout", None)
+        startup = options.pop("start_timeout", 60)
+        try:
+            Client(
+                manager,
+                Limits(timeout, notebook_timeout, stop),
+                where,
+                Path(cwd or os.getcwd()),
+                {**os.environ, **(variables or {})},
+                kernel_name=kernel_name,
+                log=logger,
+                log_output=log_output,
+                startup_timeout=startup,
+                **options,
+            ).execute()
+        finally:
+            manager.cleanup_pbar()
+            manager.notebook_complete()
+        return manager.nb

@@ -84,12 +84,12 @@ class ForkedKernel:
 
     def __init__(self, client: socket.socket, pid: int):
         self.client, self.pid, self.answer = client, pid, b""
-        self.code: int | None = None
+        self.returncode: int | None = None
         client.setblocking(False)
 
     def poll(self) -> int | None:
         """Return the exit code, or None while the kernel runs."""
-        if self.code is None:
+        if self.returncode is None:
             try:
                 part = self.client.recv(4096)
             except BlockingIOError:
@@ -98,16 +98,16 @@ class ForkedKernel:
                 part = b""
             self.answer += part
             if not part or b"\n" in self.answer:
-                self.code = json.loads(self.answer)["exit"] if self.answer.strip() else -signal.SIGKILL
+                self.returncode = json.loads(self.answer)["exit"] if self.answer.strip() else -signal.SIGKILL
                 self.client.close()
-        return self.code
+        return self.returncode
 
     def wait(self, timeout: float | None = None) -> int | None:
         """Wait until the kernel ends, at most `timeout` seconds (30 if none)."""
         end = time.monotonic() + (timeout or 30)
         while self.poll() is None and time.monotonic() < end:
             time.sleep(0.01)
-        return self.code
+        return self.returncode
 
     def send_signal(self, number: int) -> None:
         """Send a signal to the kernel, if it still runs."""

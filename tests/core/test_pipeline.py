@@ -8,50 +8,18 @@ import sys
 import time
 from pathlib import Path
 
-import nbformat
 import psutil
 import pytest
 
-from mlops_nb.core.pipeline import list_runs, run_pipeline
+from mlops_nb.core.pipeline import run_pipeline
+from mlops_nb.core.plan import Request
 from mlops_nb.core.records import GateClosed, SpecificationError, StepFailed
+from mlops_nb.core.runs import list_runs, run_metrics
 from mlops_nb.core.settings import Settings
-from mlops_nb.core.specification import Pipeline, compile_components, read_pipeline
-
-TYPES = "from mlops_nb.core.parameters import Input, Output\n"
-
-
-@pytest.fixture
-def shop(project: Settings):
-    """Lay a scenario of two notebooks: `data` writes a number, `train` does what the test says."""
-
-    def lay(train: str) -> Pipeline:
-        folder = project.root / "nbs" / "scenarios" / "shop"
-        for name, parameters, source in [
-            ("10_data", TYPES + 'rows: int = 1\ngold: Output = ""', "open(gold, 'w').write(str(rows))"),
-            ("20_train", TYPES + 'gold: Input = ""', train),
-        ]:
-            page = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": "python3"}})
-            page.cells = [nbformat.v4.new_markdown_cell(f"# {name}"), nbformat.v4.new_code_cell(parameters)]
-            page.cells[1].metadata["tags"] = ["parameters"]
-            page.cells += [nbformat.v4.new_code_cell(cell) for cell in source.split("\n# %%\n")]
-            folder.mkdir(parents=True, exist_ok=True)
-            nbformat.write(page, folder / f"{name}.ipynb")
-        compile_components(project.root)
-        job = project.root / "ci" / "pipelines" / "shop.yml"
-        job.parent.mkdir(parents=True, exist_ok=True)
-        job.write_text(
-            "type: pipeline\ninputs: {rows: 3}\njobs:\n"
-            '  data: {component: ../components/shop_10_data.yml, inputs: {rows: "${{parent.inputs.rows}}"}}\n'
-            '  train: {component: ../components/shop_20_train.yml, inputs: {gold: "${{parent.jobs.data.outputs.gold}}"}}\n'
-        )
-        return read_pipeline(job)
-
-    return lay
-
 
 def test_a_failed_step_is_told_with_its_cell_and_continued_after_it_is_mended(project, shop):
     pipeline = shop("x = 1\n# %%\ny = 0\nx / y")
-    with pytest.raises(StepFailed, match=r"(?s)20_train\.ipynb, cell \[\d\].*ZeroDivisionError.*jupyter lab"):
+    with pytest.raises(StepFailed, match=r"(?s)20_train\.ipynb, cell \[\d\].*ZeroDivisionError.*mlops-nb notebook debug"):
         run_pipeline(project, pipeline, {"rows": "5"})
     [failed] = list_runs(project)
     assert failed.state == "failed"
@@ -79,11 +47,11 @@ def test_only_and_from_use_what_earlier_steps_left(project, shop):
     pipeline = shop("print(gold)")
     first = run_pipeline(project, pipeline, {"rows": "5"})
     ran: list[str] = []
-    again = run_pipeline(project, pipeline, {"rows": "5"}, only="train", progress=lambda step, *_: ran.append(step))
+    again = run_pipeline(project, pipeline, {"rows": "5"}, Request(only="train"), progress=lambda step, *_: ran.append(step))
     assert again.id == first.id
     assert set(ran) == {"train"}
     with pytest.raises(SpecificationError, match="no run with these values has done"):
-        run_pipeline(project, pipeline, {"rows": "6"}, start="train")
+        run_pipeline(project, pipeline, {"rows": "6"}, Request(start="train"))
     assert len(list_runs(project)) == 1
 
 
@@ -92,6 +60,89 @@ def test_every_wrong_value_is_refused_before_the_first_step(project, shop):
         run_pipeline(project, shop("pass"), {"rows": "many", "colour": "red"})
     assert len(problem.value.faults) == 2
     assert list_runs(project) == []
+
+
+def test_independent_steps_run_at_the_same_time(project, lay):
+    meet = "import pathlib, time\npathlib.Path(mine).touch()\nwhile not pathlib.Path(other).exists(): time.sleep(0.05)"
+    jobs = "".join(
+        f"  {a}: {{component: ../components/shop_10_meet.yml, inputs: {{mine: {a}, other: {b}}}}}\n"
+        for a, b in [("left", "right"), ("right", "left")]
+    )
+    pipeline = lay(jobs, _10_meet=("mine: str\nother: str", meet))
+    done = run_pipeline(project, pipeline, {}, jobs=2)
+    assert done.state == "done"
+    assert {path.name for path in done.notebooks.values()} == {"10_meet.left.ipynb", "10_meet.right.ipynb"}
+
+
+BRANCHES = """\
+  good: {component: ../components/shop_10_data.yml, inputs: {rows: 1}}
+  bad: {component: ../components/shop_20_train.yml, inputs: {gold: "${{parent.jobs.good.outputs.gold}}"}}
+  other: {component: ../components/shop_30_use.yml, inputs: {gold: "${{parent.jobs.good.outputs.gold}}"}}
+  behind: {component: ../components/shop_40_use.yml, inputs: {gold: "${{parent.jobs.bad.outputs.gold}}"}}
+"""
+BROKEN = ("gold_: str = ''\ngold: Input = ''\nmade: Output = ''", "1 / 0")
+
+
+def test_a_failing_branch_does_not_lose_the_work_of_the_others(project, lay):
+    use = ("gold: Input = ''", "print(open(gold).read())")
+    jobs = BRANCHES.replace("bad.outputs.gold", "bad.outputs.made")
+    data = ("rows: int = 1\ngold: Output = ''", "open(gold, 'w').write(str(rows))")
+    pipeline = lay(jobs, _10_data=data, _20_train=BROKEN, _30_use=use, _40_use=use)
+    with pytest.raises(StepFailed, match="20_train"):
+        run_pipeline(project, pipeline, {}, jobs=1)
+    [run] = list_runs(project)
+    assert run.steps == {"good": "done", "bad": "failed", "other": "done"}
+
+
+def test_a_step_is_tried_again_as_often_as_its_node_says(project, lay):
+    jobs = '  flaky: {component: ../components/shop_10_flaky.yml, properties: {mlops_nb.max_retries: "2", mlops_nb.backoff: "0.1"}}\n'
+    tries = "import pathlib\nseen = pathlib.Path('tries')\nseen.write_text(seen.read_text() + 'x' if seen.exists() else 'x')\n"
+    pipeline = lay(jobs, _10_flaky=("x: int = 1", tries + "assert len(seen.read_text()) == 3"))
+    ended: list[str] = []
+    run = run_pipeline(project, pipeline, {}, progress=lambda step, state, seconds: ended.append(state))
+    assert run.state == "done"
+    assert ended == ["running", "again", "running", "again", "running", "done"]
+
+
+def test_a_step_that_takes_too_long_ends_with_its_limit(project, lay):
+    jobs = "  slow: {component: ../components/shop_10_slow.yml, limits: {timeout: 2}}\n"
+    pipeline = lay(jobs, _10_slow=("x: int = 1", "import time\ntime.sleep(60)"))
+    start = time.monotonic()
+    with pytest.raises(TimeoutError, match="10_slow"):
+        run_pipeline(project, pipeline, {})
+    assert time.monotonic() - start < 30
+    assert list_runs(project)[0].state == "failed"
+
+
+SWEEP = """\
+  tune:
+    type: sweep
+    trial: ../components/shop_10_tune.yml
+    sampling_algorithm: grid
+    search_space: {depth: {type: choice, values: [1, 2, 3]}}
+    objective: {primary_metric: r2, goal: maximize}
+    limits: {max_concurrent_trials: 2}
+"""
+
+
+def test_a_sweep_hands_on_the_outputs_of_its_best_trial(project, lay):
+    source = "import mlflow\nwith mlflow.start_run():\n    mlflow.log_metric('r2', 1 - abs(depth - 2))\nopen(model, 'w').write(str(depth))"
+    pipeline = lay(SWEEP, _10_tune=("depth: int = 0\nmodel: Output = ''", source))
+    run = run_pipeline(project, pipeline, {}, jobs=2)
+    assert run.output("tune", "model").read_text() == "2"
+    assert {step: metrics["r2"] for step, metrics in run_metrics(project, run.id).items()} == {"tune/0": 0, "tune/1": 1, "tune/2": 0}
+    assert run.notebooks["tune"].is_file()
+
+
+def test_the_runs_id_is_mlflows_and_the_ledgers(project, shop):
+    from mlops_nb.core import ledger
+
+    source = "import mlflow\nfrom mlops_nb.core.settings import load_settings\nfrom mlops_nb.core.ledger import log\n"
+    source += "with mlflow.start_run(): mlflow.log_metric('r2', 0.9)\nlog(load_settings(), 'look', 'shop:1')"
+    run = run_pipeline(project, shop(source), {})
+    assert run_metrics(project, run.id) == {"train": {"r2": 0.9}}
+    [entry] = ledger.entries(project, action="look")
+    assert entry.details["run"] == run.id
 
 
 def _start(project: Settings) -> subprocess.Popen:
