@@ -18,6 +18,7 @@ from typing import Any
 
 from .files import hold
 from .records import now
+from .secrets import redact_all
 from .settings import Settings
 
 # %% ../../nbs/core/03_ledger.ipynb #3e8f39a8
@@ -91,12 +92,15 @@ def log(
     """Append one entry to the ledger; it is on the disk when this returns."""
     if run := os.environ.get("MLOPS_NB_RUN"):  # in a run's notebook: the id that the run's folder and MLflow have, too
         details = {"run": run} | details
+    if schedule := json.loads(os.environ.get("MLFLOW_RUN_CONTEXT") or "{}").get("mlops_nb.schedule"):  # that this came about by
+        details = {"schedule": schedule} | details
     with _open(settings.ledger) as database:
         database.execute("BEGIN IMMEDIATE")
         last = database.execute("SELECT seq, hash FROM entries ORDER BY seq DESC LIMIT 1").fetchone() or (0, _FIRST)
         fields = {"seq": last[0] + 1, "at": now(), "user": settings.user, "persona": settings.persona,
-                  "environment": settings.environment, "action": action, "subject": subject, "inputs": list(inputs),
-                  "outputs": list(outputs), "details": json.loads(json.dumps(details, default=str)), "previous": last[1]}
+                  "environment": settings.environment, "action": action, "subject": redact_all(subject),
+                  "inputs": redact_all(list(inputs)), "outputs": redact_all(list(outputs)),
+                  "details": redact_all(json.loads(json.dumps(details, default=str))), "previous": last[1]}
         entry = Entry(**fields, hash=_seal(fields))
         row = [json.dumps(value) if isinstance(value, list | dict) else value for value in asdict(entry).values()]
         database.execute(f"INSERT INTO entries VALUES ({','.join('?' * len(row))})", row)  # noqa: S608 only question marks
