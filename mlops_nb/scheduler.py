@@ -1,0 +1,431 @@
+"""The process that waits for schedules, the processes it starts for them, and the webhook through which MLflow tells of models.
+
+A run has a process of its own, so that a crash there ends nothing here. It alone holds the schedule's lock, decides again
+whether there is a reason to run, writes down its claim before and how it ended after; two schedulers on one state folder
+therefore never run the same time twice. When the scheduler ends, however it does, a pipe closes, and the run stops where it can
+go on; the claim that it leaves behind is taken up by the next scheduler.
+"""
+
+import datetime as dt
+import hmac
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from mlops_nb.core.ledger import Entry, entries, log
+from mlops_nb.core.records import SpecificationError
+from mlops_nb.core.schedule import (
+    Claim,
+    End,
+    Schedule,
+    find_schedules,
+    hold_schedule,
+    load_state,
+    outlook,
+    read_schedule,
+    save_state,
+    state_folder,
+    take_up,
+    why_now,
+)
+from mlops_nb.core.settings import Settings, load_settings
+
+ATTEMPTS = 3  # at a run that is killed again and again
+PAUSE = 60  # seconds before a run's process is tried again that could not even begin
+LATEST = 300  # seconds that a webhook's signature is good for
+LOGS = 30  # outputs that are kept of each schedule
+LARGEST = 1_000_000  # bytes of a webhook's body
+_STATES = {0: "done", 2: "refused", 3: "waiting", 4: "failed", 5: "timed out", 130: "stopped"}
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
+
+
+# --- one run -----------------------------------------------------------------------------------------------------------
+
+
+def run_once(
+    settings: Settings,
+    schedule: Schedule,
+    asked: bool = False,  # by a person: whether it is due or not
+    output: str = "",  # the file that this process writes its output to, if no person sees it
+) -> End | None:  # how it ended; None: there was no reason to run
+    """Run a schedule in this process if there is a reason to; raises `BlockingIOError` where another process is at work on it."""
+    with hold_schedule(settings, schedule.name):
+        state, ledger, at = load_state(settings, schedule.name), entries(settings), _now()
+        claim = why_now(settings, schedule, state, at, ledger)
+        if asked:
+            fresh = Claim(f"asked for by {settings.user}", (), (schedule.name,), ledger[-1].seq if ledger else 0, at.isoformat())
+            claim = state.claim.again() if state.claim else fresh
+        if not claim:
+            return None
+        if not asked and not state.claim:
+            state = replace(state, until=claim.at, seq=claim.seq)
+        save_state(settings, schedule.name, replace(state, claim=claim))
+        code = _command(settings, schedule, claim, ledger)
+        if code == 130:  # stopped: the claim stands, and the run goes on next time
+            save_state(settings, schedule.name, replace(state, claim=replace(claim, attempts=claim.attempts - 1)))
+            raise KeyboardInterrupt
+        end = _end(settings, schedule, claim, code, output)
+        save_state(settings, schedule.name, replace(state, claim=None, last=end))
+    return end
+
+
+def _command(settings: Settings, schedule: Schedule, claim: Claim, ledger: list[Entry]) -> int:
+    """Run the command that a schedule stands for, in this process; returns its exit code."""
+    import traceback
+
+    from mlops_nb.cli import main
+
+    told = json.loads(os.environ.get("MLFLOW_RUN_CONTEXT") or "{}") | {"mlops_nb.schedule": ",".join(claim.causes)}
+    os.environ["MLFLOW_RUN_CONTEXT"] = json.dumps(told)  # for the ledger, and a tag of every MLflow run
+    if claim.attempts > ATTEMPTS:
+        print(f"killed {ATTEMPTS} times; given up", file=sys.stderr)
+        return 4
+    try:
+        main(_words(settings, schedule, goes_on=_run_of(schedule, claim, ledger) != ""))
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 1
+    except Exception:
+        traceback.print_exc()
+    return 1
+
+
+def _words(settings: Settings, schedule: Schedule, goes_on: bool) -> list[str]:
+    """Write the command line of a schedule's run."""
+    who = ["--env", settings.environment, "--state", str(settings.state), "--by", settings.user, "--as", settings.persona]
+    if schedule.endpoint:
+        return ["monitor", schedule.endpoint, "--file", str(schedule.path.resolve()), *who]
+    texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in schedule.values.items() if v is not None}
+    given = [word for name, text in texts.items() for word in ("-p", f"{name}={text}")]
+    return ["run", schedule.scenario, *([] if goes_on else ["--new"]), *given, *who]
+
+
+def _run_of(schedule: Schedule, claim: Claim, ledger: list[Entry]) -> str:
+    """Find the address of the run that a claim has led to; empty if it has not come to one."""
+    own = [entry for entry in ledger if entry.seq > claim.seq and entry.action == "run"
+           and str(entry.details.get("schedule", "")).split(",")[0] == schedule.name]
+    return own[-1].subject if own else ""
+
+
+def _end(settings: Settings, schedule: Schedule, claim: Claim, code: int, output: str) -> End:
+    """Write down how a run ended: in the ledger, and as a notice if it ended badly."""
+    from mlops_nb.core.events import notify
+    from mlops_nb.core.runs import load_run
+
+    at, run = _now(), _run_of(schedule, claim, entries(settings))
+    folder = settings.runs / run.removeprefix("run:")
+    state = load_run(folder).state if code == 3 and run and folder.is_dir() else _STATES.get(code, "failed")
+    seconds = round((at - dt.datetime.fromisoformat(claim.at)).total_seconds(), 1)
+    end = End(claim.why, state, code, run.removeprefix("run:"), at.isoformat(), seconds, output)
+    log(settings, "schedule", schedule.uri, claim.inputs, [run] if run else [], **asdict(end))
+    if code not in (0, 3):
+        body = f"Started: {end.why}." + (f" Its output: {output}" if output else "")
+        notify(settings, f"{schedule.name} {state} in {settings.environment}", body, about=schedule.uri)
+    return end
+
+
+# --- a process for it --------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Child:
+    """A run's process, and where it writes its output."""
+
+    process: subprocess.Popen[bytes]
+    output: Path
+    before: End | None  # how the run before ended
+
+    def let_go(self) -> None:
+        """Close the pipe that the process lives by."""
+        if self.process.stdin:
+            self.process.stdin.close()
+
+    def stop(self, seconds: float = 30) -> None:
+        """Let the run stop where it can go on; after some time, end it."""
+        self.let_go()
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def _start_child(settings: Settings, schedule: Schedule, before: End | None) -> _Child:
+    folder = state_folder(settings) / "log" / schedule.name
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in sorted(folder.iterdir())[: 1 - LOGS]:
+        old.unlink()
+    path = folder / f"{_now():%Y%m%dT%H%M%S%f}.log"
+    words = [str(schedule.path.resolve()), settings.environment, str(settings.state), settings.user, settings.persona, str(path)]
+    with path.open("wb") as output:
+        process = subprocess.Popen([sys.executable, "-m", "mlops_nb.scheduler", *words], cwd=settings.root, stdin=subprocess.PIPE,  # noqa: S603
+                                   stdout=output, stderr=output, start_new_session=True)
+    return _Child(process, path, before)
+
+
+def _child() -> int:
+    """Run a schedule once, if there is a reason to, for as long as the scheduler lives."""
+    path, environment, state, user, persona, output = sys.argv[1:]
+    pipe, nothing = os.dup(0), os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    threading.Thread(target=_stop_with, args=(pipe,), daemon=True).start()
+    settings = load_settings(environment, state=state, user=user, persona=persona)
+    try:
+        run_once(settings, read_schedule(settings, path), output=output)
+    except BlockingIOError:  # another scheduler was faster
+        return 0
+    except SpecificationError as problem:
+        print(problem, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _stop_with(pipe: int) -> None:
+    os.read(pipe, 1)  # nothing is ever written to it: it ends with the scheduler
+    if os.name == "nt":
+        import _thread
+
+        _thread.interrupt_main()
+    else:
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+# --- the process that waits --------------------------------------------------------------------------------------------
+
+
+Say = Callable[[str, str, End | None], None]  # schedule, what happens, how its run ended
+
+
+@dataclass
+class _Waiting:
+    """The schedules that are followed, and the runs that are under way."""
+
+    settings: Settings
+    names: list[str]
+    say: Say
+    schedules: list[Schedule] = field(default_factory=list)
+    children: dict[str, _Child] = field(default_factory=dict)
+    ledger: list[Entry] = field(default_factory=list)
+    stamps: dict[str, Any] = field(default_factory=dict)
+    pauses: dict[str, float] = field(default_factory=dict)
+
+    def changed(self, what: str, paths: Iterable[Path]) -> bool:
+        """Tell whether files have changed since the last time."""
+        stamp = [(path, path.stat().st_mtime_ns, path.stat().st_size) for path in paths if path.exists()]
+        before, self.stamps[what] = self.stamps.get(what), stamp
+        return stamp != before
+
+    def read(self) -> None:
+        """Read the schedule files again if one of them has changed; a wrong one leaves things as they were."""
+        folder = self.settings.root / "environments" / self.settings.environment
+        if not self.changed("files", [folder, folder / "schedules", *sorted(folder.rglob("*.yml"))]):
+            return
+        try:
+            found = find_schedules(self.settings, self.names)
+        except SpecificationError as problem:
+            if not self.schedules:
+                raise
+            for fault in problem.faults:
+                self.say("", fault, None)
+            return
+        for schedule in found:
+            if schedule not in self.schedules:
+                self.say(schedule.name, f"next: {outlook(self.settings, schedule, _now())}", None)
+        self.schedules = found
+
+    def look(self) -> None:
+        """Start what has a reason to run, and tell of what has ended."""
+        path = self.settings.ledger
+        if self.changed("ledger", (path, path.with_name(f"{path.name}-wal"))):
+            self.ledger = entries(self.settings)
+        for name in list(self.children):
+            self.end(name)
+        for schedule in self.schedules:
+            name = schedule.name
+            if name in self.children or self.pauses.get(name, 0) > time.monotonic():
+                continue
+            state = load_state(self.settings, name)
+            with suppress(BlockingIOError):  # another process is at work on it
+                state = state if state.since else take_up(self.settings, schedule, _now())
+                if claim := why_now(self.settings, schedule, state, _now(), self.ledger):
+                    with hold_schedule(self.settings, name):
+                        pass
+                    self.say(name, f"{'goes on' if state.claim else 'starts'}: {claim.why}", None)
+                    self.children[name] = _start_child(self.settings, schedule, state.last)
+
+    def end(self, name: str) -> None:
+        """Tell how a run has ended, if it has."""
+        child = self.children[name]
+        code = child.process.poll()
+        if code is None:
+            return
+        del self.children[name]
+        child.let_go()
+        state = load_state(self.settings, name)
+        if state.claim:
+            self.say(name, f"was killed (exit code {code})", None)
+        elif state.last and state.last != child.before:
+            self.say(name, state.last.state, state.last)
+        elif code:
+            self.say(name, f"could not begin (exit code {code}, {child.output}); tried again in {PAUSE} s", None)
+            self.pauses[name] = time.monotonic() + PAUSE
+
+
+def follow(
+    settings: Settings,
+    names: Iterable[str] = (),  # these schedules; none: all of the environment
+    say: Say = lambda name, text, end: None,
+    every: float = 1.0,  # seconds between two looks
+) -> None:
+    """Wait for schedules and run them, until SIGINT or SIGTERM; runs under way are stopped where they can go on."""
+    waiting = _Waiting(settings, list(names), say)
+    waiting.read()
+    with _until_terminated():
+        try:
+            while True:
+                waiting.read()
+                waiting.look()
+                time.sleep(every)
+        finally:
+            for child in waiting.children.values():
+                child.let_go()
+            for name, child in waiting.children.items():
+                child.stop()
+                say(name, "stopped; goes on when the scheduler does", None)
+
+
+@contextmanager
+def _until_terminated() -> Iterator[None]:
+    def end(*_: Any) -> None:
+        raise SystemExit(0)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+# --- the webhook -------------------------------------------------------------------------------------------------------
+
+
+def signature_fault(
+    secret: str,
+    headers: Any,  # of the request; names in any case
+    body: bytes,
+    at: float,  # seconds since 1970
+) -> str:  # empty: MLflow sent it, just now
+    """Check the signature of a webhook as MLflow makes it; says what is wrong."""
+    import base64
+
+    signature, delivery, stamp = (headers.get(f"x-mlflow-{part}", "") for part in ("signature", "delivery-id", "timestamp"))
+    if not (signature and delivery and stamp):
+        return "not signed: X-MLflow-Signature, X-MLflow-Delivery-Id and X-MLflow-Timestamp are expected"
+    sealed = hmac.digest(secret.encode(), f"{delivery}.{stamp}.".encode() + body, "sha256")
+    if not hmac.compare_digest(f"v1,{base64.b64encode(sealed).decode()}".encode(), signature.encode()):
+        return "the signature is not right"
+    if not stamp.isdecimal() or abs(at - int(stamp)) > LATEST:
+        return f"signed more than {LATEST} seconds ago, or ahead of time"
+    return ""
+
+
+def record_event(
+    settings: Settings,
+    delivery: str,  # MLflow's id of it
+    event: dict[str, Any],  # entity, action, data
+) -> str:  # the address it is about; empty: nothing that the ledger keeps
+    """Enter a registry's event in the ledger: a version registered, an alias set; known ones are passed over."""
+    found = event.get("data")
+    data = found if isinstance(found, dict) else {}
+    name, version = str(data.get("name", "")), str(data.get("version", ""))
+    kind = (event.get("entity"), event.get("action"))
+    if kind not in (("model_version", "created"), ("model_version_alias", "created")) or not name or not version.isdecimal():
+        return ""
+    subject, source = f"model:{name}/{version}", {"delivery": delivery, "from": "webhook"}
+    if kind[0] == "model_version_alias":
+        log(settings, "alias", subject, [subject], alias=str(data.get("alias", "")), **source)
+    elif not entries(settings, subject, "register"):
+        log(settings, "register", subject, [f"run:{data['run_id']}"] if data.get("run_id") else [], [subject], **source)
+    return subject
+
+
+def webhook(settings: Settings, secret: str) -> Any:
+    """Make the application that takes MLflow's webhooks at `/mlflow`."""
+    from starlette.applications import Starlette
+    from starlette.concurrency import run_in_threadpool
+    from starlette.requests import Request
+    from starlette.responses import PlainTextResponse
+    from starlette.routing import Route
+
+    def take(headers: Any, body: bytes) -> tuple[int, str]:
+        if fault := signature_fault(secret, headers, body, time.time()):
+            return 401, fault
+        delivery = headers["x-mlflow-delivery-id"]
+        with hold_schedule(settings, ".webhook", wait=10):
+            if delivery in seen or any(entry.details.get("delivery") == delivery for entry in entries(settings)):
+                return 409, "this delivery has been taken"
+            try:
+                event = json.loads(body)
+            except ValueError:
+                event = None
+            if not isinstance(event, dict):
+                return 400, "not a JSON object"
+            seen.add(delivery)
+            return (200, subject) if (subject := record_event(settings, delivery, event)) else (200, "nothing to note")
+
+    async def answer(request: Request) -> PlainTextResponse:
+        body = b""
+        async for part in request.stream():
+            body += part
+            if len(body) > LARGEST:
+                return PlainTextResponse(f"more than {LARGEST} bytes", 413)
+        code, text = await run_in_threadpool(take, request.headers, body)
+        return PlainTextResponse(text, code)
+
+    seen: set[str] = set()
+    return Starlette(routes=[Route("/mlflow", answer, methods=["POST"])])
+
+
+@contextmanager
+def serve_webhook(
+    settings: Settings,
+    address: str,  # HOST:PORT; port 0: any free one
+    secret: str,  # shared with the MLflow server
+) -> Iterator[str]:  # the URL to give to MLflow
+    """Serve the webhook for as long as the block lasts; raises `OSError` where the address is taken."""
+    import socket
+
+    import uvicorn
+
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise SpecificationError([f"'{address}': HOST:PORT is expected, such as 127.0.0.1:8765."])
+    if not secret:
+        raise SpecificationError(["The webhook's secret is empty. Anybody could sign with it."])
+    listener = socket.create_server((host.strip("[]"), int(port)), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    server = uvicorn.Server(uvicorn.Config(webhook(settings, secret), log_level="warning", access_log=False))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://{host}:{listener.getsockname()[1]}/mlflow"
+    finally:
+        server.should_exit = True
+        thread.join(5)
+        listener.close()
+
+
+if __name__ == "__main__":
+    raise SystemExit(_child())
