@@ -1,5 +1,6 @@
-"""Steps for people: what a notebook shows where somebody has to decide."""
+"""Steps for people: what a notebook shows where somebody has to decide, or wants to watch."""
 
 from mlops_nb.widgets.approval import ApprovalCard
+from mlops_nb.widgets.run import RunView, watch
 
-__all__ = ["ApprovalCard"]
+__all__ = ["ApprovalCard", "RunView", "watch"]
