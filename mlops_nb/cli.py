@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from mlops_nb.commands import azure, ledger, notebook, project, run, serve
+from mlops_nb.commands import azure, ledger, notebook, project, run, schedule, serve
 
 app = typer.Typer(
     help="A notebook-first MLOps workbench: from the first look at the data to the alert in production.",
@@ -21,7 +21,14 @@ app = typer.Typer(
 )
 for room in (run, serve, notebook, project):
     app.add_typer(room.commands)
-for name, commands in {"runs": run, "notebook": notebook, "endpoint": serve, "ledger": ledger, "azure": azure}.items():
+for name, commands in {
+    "runs": run,
+    "schedule": schedule,
+    "notebook": notebook,
+    "endpoint": serve,
+    "ledger": ledger,
+    "azure": azure,
+}.items():
     app.add_typer(commands.app, name=name)
 
 

@@ -69,6 +69,7 @@ def run_scenario(
     """Run a scenario's pipeline, showing each step as it goes; the request is that of `core.plan.Request`."""
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+    from mlops_nb.core.fingerprint import notebook_code
     from mlops_nb.core.pipeline import run_pipeline
     from mlops_nb.core.plan import Request
     from mlops_nb.kernels.manager import warm_up
@@ -76,13 +77,14 @@ def run_scenario(
     pipeline, values = load_scenario(settings, scenario, values)
     out = console()
     width = max(len(step.name) for step in pipeline.steps) + 2
+    code = "\n".join(notebook_code(step.component.notebook) for step in pipeline.steps)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as lines:
         shown: dict[str, Any] = {}
 
         def show(step: str, state: str, seconds: float) -> None:
             if state == "running":
-                warm_up()
+                warm_up(code)
                 shown[step] = lines.add_task(step)
                 return
             if step in shown:

@@ -1,4 +1,4 @@
-"""What every room's tests stand on: an empty project, the command line, a browser."""
+"""What every room's tests stand on: an empty project, a small scenario to run in it, the command line, a browser."""
 
 import os
 import shutil
@@ -8,12 +8,22 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import nbformat
 import pytest
 
+from mlops_nb.core.components import compile_components
 from mlops_nb.core.settings import Settings, load_settings
+from mlops_nb.core.specification import Pipeline, read_pipeline
 
 ROOT = Path(__file__).resolve().parents[1]
 CHROMIUM = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Say how long the long tests are; `ci/soak` gives the long form, `ci/test` takes these defaults."""
+    parser.addoption("--kills", type=int, default=5, help="SIGKILLs of the storm in tests/faults")
+    parser.addoption("--corpus", default="", help="folder of notebooks for tests/corpus")
+    parser.addoption("--outcomes", default="", help="file for the report of tests/corpus")
 
 
 @pytest.fixture(autouse=True)
@@ -30,6 +40,46 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clean_environment: 
     shutil.copytree(ROOT / "environments", tmp_path / "environments")
     monkeypatch.chdir(tmp_path)
     return load_settings()
+
+
+TYPES = "from mlops_nb.core.parameters import Input, Output\n"
+
+
+@pytest.fixture
+def lay(project: Settings) -> Callable[..., Pipeline]:
+    """Lay a scenario: `lay(jobs, NN_step=(parameters, source), ...)`; cells of a source are parted by `# %%`."""
+
+    def write(jobs: str, /, inputs: str = "{rows: 3}", **notebooks: tuple[str, str]) -> Pipeline:
+        folder = project.root / "nbs" / "scenarios" / "shop"
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, (parameters, source) in notebooks.items():
+            page = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": "python3"}})
+            cells = [TYPES + parameters, *source.split("\n# %%\n")]
+            page.cells = [nbformat.v4.new_markdown_cell(f"# {name}"), *map(nbformat.v4.new_code_cell, cells)]
+            page.cells[1].metadata["tags"] = ["parameters"]
+            for index, cell in enumerate(page.cells):
+                cell.id = f"{name[1:]}-{index}"
+            nbformat.write(page, folder / f"{name[1:]}.ipynb")
+        compile_components(project.root)
+        job = project.root / "ci" / "pipelines" / "shop.yml"
+        job.parent.mkdir(parents=True, exist_ok=True)
+        job.write_text(f"type: pipeline\ninputs: {inputs}\njobs:\n{jobs}")
+        return read_pipeline(job)
+
+    return write
+
+
+DATA = ("rows: int = 1\ngold: Output = ''", "open(gold, 'w').write(str(rows))")
+JOBS = """\
+  data: {component: ../components/shop_10_data.yml, inputs: {rows: "${{parent.inputs.rows}}"}}
+  train: {component: ../components/shop_20_train.yml, inputs: {gold: "${{parent.jobs.data.outputs.gold}}"}}
+"""
+
+
+@pytest.fixture
+def shop(lay: Callable[..., Pipeline]) -> Callable[[str], Pipeline]:
+    """Lay a scenario of two notebooks: `data` writes a number, `train` does what the test says."""
+    return lambda train: lay(JOBS, _10_data=DATA, _20_train=("gold: Input = ''", train))
 
 
 class Result(NamedTuple):

@@ -50,7 +50,11 @@ def show(notebook: Path) -> None:
     """Print a notebook's parameters."""
     from mlops_nb.core.parameters import read_parameters
 
-    rows = [(p.name, p.annotation, repr(p.default), p.doc) for p in read_parameters(notebook)]
+    special = {(True, False): "required", (False, True): "computed"}
+    rows = [
+        (p.name, p.annotation, special.get((p.required, p.computed)) or repr(p.default), p.doc)
+        for p in read_parameters(notebook)
+    ]
     table(notebook.name, ("parameter", "type", "default", ""), rows)
 
 

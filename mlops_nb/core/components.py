@@ -13,9 +13,6 @@ from typing import Any
 from .parameters import Parameter, read_parameters
 
 # %% ../../nbs/core/10_components.ipynb #4083be2e
-_AZURE_TYPES = {"int": "integer", "float": "number", "bool": "boolean"}
-
-
 def compile_component(
     notebook: Path,
     root: Path,  # the project; the job's code folder
@@ -49,13 +46,15 @@ def _argument(parameter: Parameter) -> str:
 
 
 def _port(parameter: Parameter) -> dict[str, Any]:
-    if parameter.kind == "output":
-        return {"type": "uri_file", "description": parameter.doc}
-    port: dict[str, Any] = {"type": "uri_file" if parameter.kind == "input" else _AZURE_TYPES.get(parameter.annotation, "string")}
-    if parameter.kind == "input" or parameter.default in ("", None) or parameter.computed:
-        port["optional"] = True  # Azure ML has no empty string; the notebook's own default stands
-    else:
-        port["default"] = parameter.default if port["type"] != "string" else str(parameter.default)
+    port: dict[str, Any] = {"type": parameter.azure_type}
+    if parameter.kind != "output":
+        if parameter.optional:
+            port["optional"] = True  # Azure ML has no empty string; the notebook's own default stands
+        elif not parameter.required:
+            port["default"] = parameter.azure_default
+        port |= {"enum": list(parameter.enum)} if parameter.enum else {}
+        number = int if parameter.azure_type == "integer" else float
+        port |= {name: number(limit) for name, limit in (("min", parameter.minimum), ("max", parameter.maximum)) if limit is not None}
     return port | {"description": parameter.doc}
 
 

@@ -179,7 +179,8 @@ def make_plan(
     run = _find_run(settings, pipeline, values, request)
     if missing := _missing(run, scope):
         raise SpecificationError(missing)
-    values = (run.values if run else {}) | (values or {})
+    here = {"environment": settings.environment} if "environment" in pipeline.inputs else {}
+    values = (run.values if run else here) | (values or {})
     earlier = list_runs(settings, pipeline.name, newest=_LOOK_BACK)
     plan = Plan(settings, pipeline, values, request.forced(pipeline), run, run.cwd if run else str(Path.cwd()), earlier)
     for step in pipeline.steps:
@@ -193,7 +194,7 @@ def _decide_in_order(plan: Plan, scope: list[Step]) -> list[Decision]:
     for step in scope:
         before = [need for need in step.needs if need in decisions and not decisions[need].source]
         if before and step.name not in plan.forced:
-            decisions[step.name] = Decision(step.name, "open", (f"{', '.join(before)} runs before it",))
+            decisions[step.name] = Decision(step.name, "open", (f"after {', '.join(before)}",))
         elif before:
             decisions[step.name] = Decision(step.name, "run", ("asked for",))
         else:

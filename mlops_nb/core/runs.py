@@ -248,8 +248,9 @@ def compare_runs(
         rows += _differing(step, *({"state": run.steps.get(step, "not run")} for run in (first, second)))
         rows += [(f"{step}: {text}", "", "") for text in differences(first.causes.get(step, {}), second.causes.get(step, {}))
                  if first.causes.get(step) and second.causes.get(step)]
-        rows += _differing(f"{step}: metric", *(found.get(step, {}) for found in metrics))
-        rows += _differing(step, *({"seconds": f"{run.seconds.get(step, 0):.1f}"} for run in (first, second)))
+        if all(run.steps.get(step) == "done" for run in (first, second)):  # each made a result of its own
+            rows += _differing(f"{step}: metric", *(found.get(step, {}) for found in metrics))
+            rows += _differing(step, *({"seconds": f"{run.seconds.get(step, 0):.1f}"} for run in (first, second)))
     return rows
 
 
