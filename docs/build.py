@@ -59,8 +59,9 @@ def executed_lesson(lesson: Path) -> Path:
 def execute_lesson(lesson: Path, executed: Path) -> str:
     """Execute one library notebook in an empty project; returns what went wrong, nothing when all went well."""
     import nbformat
-    from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionError
+    from papermill.iorw import load_notebook_node
+
+    from mlops_nb.kernels.run import execute
 
     with tempfile.TemporaryDirectory() as project:
         for name in BORROWED:
@@ -69,12 +70,11 @@ def execute_lesson(lesson: Path, executed: Path) -> str:
             copy(ROOT / name, Path(project) / name)
         folder = Path(project) / "nbs" / lesson.parent
         folder.mkdir(parents=True, exist_ok=True)
-        notebook = nbformat.read(ROOT / "nbs" / lesson, as_version=4)
-        how: dict[str, Any] = {"resources": {"metadata": {"path": str(folder)}}, "extra_arguments": ["--log-level=ERROR"]}
-        try:
-            NotebookClient(notebook, timeout=300, kernel_name="python3", **how).execute()
-        except CellExecutionError as problem:
-            return f"nbs/{lesson}: {problem.ename}: {problem.evalue}"
+        notebook = execute(load_notebook_node(str(ROOT / "nbs" / lesson)), "python3", None, cwd=folder)
+    for cell in notebook.cells:
+        if cell.metadata.get("papermill", {}).get("exception"):
+            error = next(output for output in cell.outputs if output.output_type == "error")
+            return f"nbs/{lesson}: {error.ename}: {error.evalue}"
     executed.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, executed)
     return ""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mlops_nb.commands.azure import submit_scenario
 from mlops_nb.commands.options import As, By, Environment, State, Values, group, parse_values, settings_of
 from mlops_nb.commands.serve import show_endpoints
 from mlops_nb.terminal import load_scenario, run_scenario, say, table
@@ -52,6 +53,8 @@ def run(
         _accept(settings, scenario, given)
     elif dry_run or why:
         _explain(settings, scenario, given, why, request)
+    elif settings.backend == "azure":
+        submit_scenario(scenario, values, env, state=state, by=by, persona=persona)
     else:
         run_scenario(settings, scenario, given, jobs, **request)
 

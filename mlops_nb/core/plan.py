@@ -75,7 +75,7 @@ UNFINISHED = ("failed", "waiting", "stopped", "partial")
 def _find_run(settings: Settings, pipeline: Pipeline, values: dict[str, Any] | None, request: Request) -> Run | None:
     if request.run_id:
         return find_run(settings, request.run_id)
-    runs = list_runs(settings, pipeline.name)
+    runs = [run for run in list_runs(settings, pipeline.name) if run.backend == "local"]
     if request.only or request.start:
         scope = request.scope(pipeline)
         others = [step for step in pipeline.steps if step not in scope]
@@ -216,7 +216,7 @@ def plan_pipeline(
 # %% ../../nbs/core/15_plan.ipynb #ab6a9a02
 def accept_results(settings: Settings, pipeline: Pipeline, values: dict[str, Any] | None = None) -> list[str]:
     """Mark the newest result of every step as current, without running; returns the steps whose causes had changed."""
-    runs = [r for r in list_runs(settings, pipeline.name) if r.state == "done" and values in (None, r.values)]
+    runs = [r for r in list_runs(settings, pipeline.name) if r.state == "done" and r.backend == "local" and values in (None, r.values)]
     if not runs:
         raise SpecificationError([f"No run of {pipeline.name} with these values is done; there is no result to accept."])
     run = runs[-1]

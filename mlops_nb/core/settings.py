@@ -35,6 +35,8 @@ class _Fields(BaseModel):
     root: Path = Field(Path(), description="the project: the folder of settings.ini")
     state: Path = Field(Path(".mlops"), description="everything the workbench keeps; relative to the project")
     tracking_uri: str = Field("", description="MLflow server; empty: SQLite in the state folder")
+    backend: Literal["local", "azure"] = Field("local", description="where scenarios run; azure: Azure ML")
+    subscription: str = Field("", description="Azure subscription id; empty: AZURE_SUBSCRIPTION_ID, or Azure ML's config.json")
     user: str = Field(default_factory=_login, description="who acts, as the ledger records it")
     persona: str = Field("data_scientist", description="in which role, as environments/access says")
     host: str = Field("127.0.0.1", description="address that endpoints listen on")

@@ -40,7 +40,9 @@ def lay_project(
         raise NotADirectoryError(f"{folder} is a file. Give a folder, or a name that is free.")
     written, kept = [], []
     content = {name: path.read_bytes() for name, path in _sources().items()}
-    for name, data in (content | {".gitignore": _IGNORE.encode(), ".amlignore": _IGNORE.encode()}).items():
+    # Azure's own reader looks through a folder whose name has a slash behind it
+    content |= {".gitignore": _IGNORE.encode(), ".amlignore": f".git\n{_IGNORE}".replace("/", "").encode()}
+    for name, data in content.items():
         if (folder / name).exists():
             kept.append(name)
         else:

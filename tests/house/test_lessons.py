@@ -2,7 +2,6 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -12,8 +11,7 @@ LESSONS = sorted(path.relative_to(ROOT / "nbs") for path in (ROOT / "nbs").glob(
 
 @pytest.mark.parametrize("lesson", LESSONS, ids=str)
 def test_a_lesson_runs(lesson: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import nbformat
-    from nbclient import NotebookClient
+    import papermill
 
     for part in ("settings.ini", "environments", "ci/pipelines", "ci/components", "nbs/scenarios"):
         if (ROOT / part).is_dir():
@@ -23,6 +21,4 @@ def test_a_lesson_runs(lesson: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     folder = tmp_path / "nbs" / lesson.parent
     folder.mkdir(parents=True)
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
-    notebook = nbformat.read(ROOT / "nbs" / lesson, as_version=4)
-    how: dict[str, Any] = {"resources": {"metadata": {"path": str(folder)}}, "extra_arguments": ["--log-level=ERROR"]}
-    NotebookClient(notebook, timeout=300, kernel_name="python3", **how).execute()
+    papermill.execute_notebook(ROOT / "nbs" / lesson, None, engine_name="mlops-nb", progress_bar=False, cwd=folder)
