@@ -44,7 +44,8 @@ def next_(
     state: State = "",
 ) -> None:
     """Print the next times of a schedule."""
-    from mlops_nb.core.schedule import find_schedules, load_state, next_times
+    from mlops_nb.core.schedule import find_schedules, load_state
+    from mlops_nb.core.trigger import next_times
 
     settings = settings_of(env, state)
     [schedule] = find_schedules(settings, [name])
@@ -83,13 +84,14 @@ def start(
     from contextlib import nullcontext
 
     from mlops_nb.core.schedule import find_schedules
-    from mlops_nb.scheduler import follow, serve_webhook
+    from mlops_nb.scheduler import follow
 
     settings = settings_of(env, state, by, persona)
     find_schedules(settings, names or ())  # wrong files are told before anything is opened
     shared: Any = nullcontext("")
     if webhook:
         from mlops_nb.core.secrets import reveal
+        from mlops_nb.webhook import serve_webhook
 
         shared = serve_webhook(settings, webhook, reveal(secret).get_secret_value())
     with shared as address:

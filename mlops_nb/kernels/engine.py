@@ -1,102 +1,63 @@
-"""The papermill engine `mlops-nb`: forked kernels, and an output file that is whole at every moment."""
+"""The papermill engine `mlops-nb`: typed parameters, forked kernels, an output file that is whole at every moment.
 
-import os
-import sys
+Papermill imports this module with itself, whatever engine is used: nothing else is imported before a notebook is run.
+"""
+
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import nbformat
-from papermill.engines import NBClientEngine, NotebookExecutionManager
-from papermill.log import logger
 
-from mlops_nb.core.files import write_file
-from mlops_nb.kernels.client import Client, Limits
-
-
-class AtomicManager(NotebookExecutionManager):
-    """Papermill's bookkeeping of a run, saving after every cell by renaming a whole file into place."""
-
-    nb: Any
-    output_path: Any
-    on_cell: Callable[[int, int], None] | None = None
-
-    def save(self, **options: Any) -> None:
-        """Write the notebook as it stands."""
-        self.nb = options.get("nb") or self.nb
-        if self.output_path:
-            write_file(self.output_path, nbformat.writes(self.nb))
-        self.last_save_time = self.now()
-
-    def cell_start(self, cell: Any, cell_index: int | None = None, **options: Any) -> None:
-        """Mark a cell as running, without writing the whole notebook for it."""
-        path, self.output_path = self.output_path, None
-        try:
-            super().cell_start(cell, cell_index, **options)
-        finally:
-            self.output_path = path
-
-    def cell_complete(self, cell: Any, cell_index: int | None = None, **options: Any) -> None:
-        super().cell_complete(cell, cell_index, **options)
-        if self.on_cell:
-            self.on_cell((cell_index or 0) + 1, len(self.nb.cells))
-
-
-class ForkEngine(NBClientEngine):
-    """Runs a notebook in a kernel forked from a preloaded process (on Linux; a plain kernel elsewhere)."""
+class ForkEngine:
+    """What papermill asks of an engine."""
 
     @classmethod
     def execute_notebook(
         cls,
         nb: Any,
         kernel_name: str,
-        output_path: str | None = None,
+        output_path: str | None = None,  # papermill's: a path or an address
         progress_bar: Any = True,
         log_output: bool = False,
-        autosave_cell_every: int = 30,
         *,
-        save_to: Path | None = None,
-        variables: dict[str, str] | None = None,
-        cell_timeout: float | None = None,
-        notebook_timeout: float | None = None,
-        stop: threading.Event | None = None,
-        log: Path | None = None,
-        on_cell: Callable[[int, int], None] | None = None,
-        cwd: Path | str | None = None,
-        values: dict[str, Any] | None = None,
-        **options: Any,
+        save_to: Path | str | None = None,  # the output, where papermill is given none
+        values: dict[str, Any] | None = None,  # parameters by name; None: those that papermill was given
+        variables: dict[str, str] | None = None,  # more environment variables for the kernel
+        cell_timeout: float | None = None,  # seconds
+        notebook_timeout: float | None = None,  # seconds
+        stop: threading.Event | None = None,  # set by another thread to end the run
+        log: Path | None = None,  # text file that follows the run
+        on_cell: Callable[[int, int], None] | None = None,  # called with the cells done and their number
+        cwd: Path | str | None = None,  # where the kernel runs; None: here
+        input_path: Any = None,
+        start_timeout: float = 60,  # seconds
+        execution_timeout: float | None = None,  # papermill's word for `cell_timeout`
+        timeout: float | None = None,  # nbclient's word for it
+        autosave_cell_every: int = 30,  # not used: a checkpoint costs little
+        **options: Any,  # nbclient's
     ) -> Any:
         """Execute a notebook and return it; the file at `output_path` (or `save_to`) follows cell by cell."""
-        if values:
-            from papermill.parameterize import parameterize_notebook
+        from mlops_nb.kernels.client import Limits
+        from mlops_nb.kernels.run import execute
 
-            nb = parameterize_notebook(nb, values, language="python", kernel_name=kernel_name)
-        where = Path(save_to or output_path or "notebook.ipynb")
-        manager = AtomicManager(nb, save_to or output_path, log_output, progress_bar, autosave_cell_every)
-        manager.on_cell = on_cell
-        manager.notebook_start()
-        if sys.platform == "linux":
-            from mlops_nb.kernels.manager import ForkKernelManager
+        limits = Limits(cell_timeout or execution_timeout or timeout, notebook_timeout, start_timeout, stop)
+        return execute(
+            nb, kernel_name, save_to or output_path, values=values, variables=variables, limits=limits, log=log,
+            on_cell=on_cell, cwd=cwd, where=str(input_path or save_to or "notebook"), progress_bar=progress_bar,
+            log_output=log_output, **options,
+        )  # fmt: skip
 
-            options.setdefault("kernel_manager_class", ForkKernelManager)
-        options.pop("input_path", None)
-        timeout = cell_timeout or options.pop("execution_timeout", None)
-        startup = options.pop("start_timeout", 60)
-        try:
-            Client(
-                manager,
-                Limits(timeout, notebook_timeout, stop),
-                where,
-                Path(cwd or os.getcwd()),
-                {**os.environ, **(variables or {})},
-                kernel_name=kernel_name,
-                log=logger,
-                log_output=log_output,
-                startup_timeout=startup,
-                **options,
-            ).execute()
-        finally:
-            manager.cleanup_pbar()
-            manager.notebook_complete()
-        return manager.nb
+    @classmethod
+    def nb_kernel_name(cls, nb: Any, name: str | None = None) -> str:
+        """Say which kernel a notebook wants."""
+        from papermill.utils import nb_kernel_name
+
+        return nb_kernel_name(nb, name)
+
+    @classmethod
+    def nb_language(cls, nb: Any, language: str | None = None) -> str:
+        """Say which language a notebook is written in."""
+        from papermill.utils import nb_language
+
+        return nb_language(nb, language)

@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any
 from ..core.access import require
 from ..core.events import notify
 from ..core.ledger import log
-from ..core.records import Alert, Deployment, Signal, SpecificationError
+from ..core.records import Alert, Deployment, Signal
 from ..core.settings import Settings
+from ..core.specification import SpecificationFile, open_specification
+from ..core.trigger import Trigger, read_trigger
 from .collected import Collected, read_collected
 from mlops_nb.outer_loop.drift import (
     CATEGORICAL,
@@ -68,7 +70,7 @@ class Monitor:
     deployment: str
     task: str  # classification or regression
     watches: tuple[Watch, ...]
-    trigger: dict[str, Any]  # as in the file
+    trigger: Trigger
     emails: tuple[str, ...] = ()
 
 # %% ../../nbs/outer_loop/50_monitoring.ipynb #e259fa00
@@ -85,47 +87,11 @@ def parse_duration(
     return dt.timedelta(weeks=weeks, days=days, hours=hours, minutes=minutes, seconds=seconds)
 
 
-_DAYS = {"minute": 0, "hour": 0, "day": 1, "week": 7, "month": 30}
-
-
-def _lookback(trigger: Mapping[str, Any]) -> dt.timedelta:
-    if trigger.get("type") == "cron":
-        return dt.timedelta(days=7)
-    days = _DAYS.get(str(trigger.get("frequency")).lower(), 7)
-    return dt.timedelta(days=days * int(trigger.get("interval", 1)) or 1)
+def _lookback(trigger: Trigger) -> dt.timedelta:
+    days = {"minute": 0, "hour": 0, "day": 1, "month": 30}.get(trigger.frequency, 7)
+    return dt.timedelta(days=days * trigger.interval or 1)
 
 # %% ../../nbs/outer_loop/50_monitoring.ipynb #6b67d54a
-_CRON = (("minute", 0, 59), ("hour", 0, 23), ("day of month", 1, 31), ("month", 1, 12), ("day of week", 0, 7))
-_NAMES = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
-
-
-def _cron_fault(expression: str) -> str:
-    fields = expression.lower().split()
-    if len(fields) != 5:
-        return f"'{expression}' has {len(fields)} fields, not 5"
-    for text, (what, low, high) in zip(fields, _CRON, strict=True):
-        for part in text.split(","):
-            span, _, step = part.partition("/")
-            named = what == "day of week" and span in _NAMES
-            ends = [] if span == "*" or named else span.split("-")
-            if len(ends) > 2 or not all(end.isdigit() and low <= int(end) <= high for end in ends):
-                return f"'{text}' is no {what} ({low} to {high})"
-            if "/" in part and not (step.isdigit() and int(step)):
-                return f"'{text}' has no step"
-    return ""
-
-
-def _trigger_fault(trigger: Mapping[str, Any]) -> str:
-    if trigger.get("type") == "cron":
-        return _cron_fault(str(trigger.get("expression", "")))
-    if trigger.get("type") != "recurrence":
-        return f"type '{trigger.get('type')}' is neither recurrence nor cron"
-    if str(trigger.get("frequency")).lower() not in _DAYS:
-        return f"frequency '{trigger.get('frequency')}' is none of {', '.join(_DAYS)}"
-    interval = trigger.get("interval")
-    return "" if isinstance(interval, int) and interval > 0 else f"interval '{interval}' is no whole number from 1"
-
-# %% ../../nbs/outer_loop/50_monitoring.ipynb #b369d05e
 _QUALITY = ("null_value_rate", "data_type_error_rate", "out_of_bounds_rate")
 _ERRORS = {"mae": "mean_absolute_error", "mse": "mean_squared_error", "rmse": "root_mean_squared_error"}
 _DRIFT = {"numerical": tuple(NUMERICAL), "categorical": tuple(CATEGORICAL)}
@@ -155,7 +121,7 @@ def _thresholds(entry: Mapping[str, Any], kind: str) -> Iterator[tuple[str, str,
         for metric, value in (metrics or {}).items():
             yield group, _ERRORS.get(metric, metric), value
 
-# %% ../../nbs/outer_loop/50_monitoring.ipynb #3571081f
+# %% ../../nbs/outer_loop/50_monitoring.ipynb #b369d05e
 def _check_thresholds(entry: Mapping[str, Any], kind: str, say: Callable[[str, str], None]) -> dict[str, dict[str, float]]:
     checked: dict[str, dict[str, float]] = {}
     try:
@@ -177,7 +143,7 @@ def _check_thresholds(entry: Mapping[str, Any], kind: str, say: Callable[[str, s
         say("metric_thresholds", "none given: this signal would never speak")
     return checked
 
-# %% ../../nbs/outer_loop/50_monitoring.ipynb #6fdc8a43
+# %% ../../nbs/outer_loop/50_monitoring.ipynb #68c2b8f4
 _DEFAULT_CONTEXT = {"prediction_drift": "validation", "model_performance": "ground_truth"}
 
 
@@ -202,7 +168,7 @@ def _window(entry: Mapping[str, Any], size: dt.timedelta, say: Callable[[str, st
                 say(f"production_data.data_window.{key}", str(problem))
     return tuple(found)
 
-# %% ../../nbs/outer_loop/50_monitoring.ipynb #71fa2aa6
+# %% ../../nbs/outer_loop/50_monitoring.ipynb #3571081f
 def _watch(name: str, entry: Mapping[str, Any], size: dt.timedelta, say: Callable[[str, str], None]) -> Watch | None:
     kind = str(entry.get("type"))
     if kind in _ELSEWHERE:
@@ -224,55 +190,43 @@ def _watch(name: str, entry: Mapping[str, Any], size: dt.timedelta, say: Callabl
         (str(segment.get("feature_name", "")), tuple(map(str, segment.get("feature_values") or ()))),
         span, offset, entry.get("alert_enabled") is True)
 
-# %% ../../nbs/outer_loop/50_monitoring.ipynb #704fa557
+# %% ../../nbs/outer_loop/50_monitoring.ipynb #6fdc8a43
 def load_monitor(
     path: Path | str,  # an Azure ML MonitorSchedule YAML
 ) -> Monitor:
-    """Read and check a monitor file; raises `SpecificationError` with every fault by file and key."""
-    import yaml
-
-    path = Path(path)
-    if not path.is_file():
+    """Read and check a monitor file; raises `SpecificationError` with every fault, by file, line and key."""
+    if not Path(path).is_file():
         raise FileNotFoundError(f"No monitor at {path}. Pass the path of a MonitorSchedule YAML.")
+    file = open_specification(path)
     try:
-        content = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as problem:
-        raise SpecificationError([f"{path}: {' '.join(str(problem).split())}"]) from None
-    faults: list[str] = []
-    try:
-        monitor = _monitor(path, content, faults)
+        monitor = _monitor(file)
     except (AttributeError, TypeError, ValueError) as problem:  # a list where a mapping belongs, and the like
-        raise SpecificationError([*faults, f"{path}: not shaped like a MonitorSchedule ({problem})"]) from None
-    if faults:
-        raise SpecificationError(faults)
+        file.fault(f"not shaped like a MonitorSchedule ({problem}).")
+    file.refuse()
     return monitor
 
-# %% ../../nbs/outer_loop/50_monitoring.ipynb #e4181155
-def _sayer(faults: list[str], key: str) -> Callable[[str, str], None]:
-    return lambda where, what: faults.append(f"{key}.{where}: {what}")
+# %% ../../nbs/outer_loop/50_monitoring.ipynb #71fa2aa6
+def _sayer(file: SpecificationFile, *above: str) -> Callable[[str, str], None]:
+    return lambda where, what: file.fault(f"{'.'.join((*above, where))}: {what}", *above, *where.split("."))
 
 
-def _monitor(path: Path, content: Mapping[str, Any], faults: list[str]) -> Monitor:
-    create, trigger = content.get("create_monitor") or {}, content.get("trigger") or {}
-    target = create.get("monitoring_target") or {}
-    if fault := _trigger_fault(trigger):
-        faults.append(f"{path}: trigger: {fault}")
+def _monitor(file: SpecificationFile) -> Monitor:
+    create, trigger = file.content.get("create_monitor") or {}, read_trigger(file)
+    target, say = create.get("monitoring_target") or {}, _sayer(file, "create_monitor")
     endpoint, _, deployment = str(target.get("endpoint_deployment_id", "")).removeprefix("azureml:").partition(":")
     if not endpoint or not deployment:
-        faults.append(f"{path}: create_monitor.monitoring_target.endpoint_deployment_id: write azureml:ENDPOINT:DEPLOYMENT")
+        say("monitoring_target.endpoint_deployment_id", "write azureml:ENDPOINT:DEPLOYMENT")
     if (task := target.get("ml_task")) not in ("classification", "regression"):
-        faults.append(f"{path}: create_monitor.monitoring_target.ml_task: '{task}' is neither classification nor regression")
-    signals = create.get("monitoring_signals") or {}
-    if not signals:
-        faults.append(f"{path}: create_monitor.monitoring_signals: none declared")
-    size = dt.timedelta(days=7) if fault else _lookback(trigger)
-    watches = [_watch(name, entry, size, _sayer(faults, f"{path}: create_monitor.monitoring_signals.{name}"))
+        say("monitoring_target.ml_task", f"'{task}' is neither classification nor regression")
+    if not (signals := create.get("monitoring_signals") or {}):
+        say("monitoring_signals", "none declared")
+    watches = [_watch(name, entry, _lookback(trigger), _sayer(file, "create_monitor", "monitoring_signals", name))
                for name, entry in signals.items()]
     emails = (create.get("alert_notification") or {}).get("emails", ())
-    return Monitor(str(content.get("name", path.stem)), path, endpoint, deployment, str(task),
-                   tuple(w for w in watches if w), dict(trigger), tuple(emails))
+    return Monitor(str(file.content.get("name", file.path.stem)), file.path, endpoint, deployment, str(task),
+                   tuple(w for w in watches if w), trigger, tuple(emails))
 
-# %% ../../nbs/outer_loop/50_monitoring.ipynb #c3e1c787
+# %% ../../nbs/outer_loop/50_monitoring.ipynb #e4181155
 def retarget(
     monitor: Monitor,
     endpoint: str,
@@ -288,7 +242,7 @@ def retarget(
         watches = [w for w in watches if w.type != "model_performance" or "regression" not in w.thresholds]
     return replace(monitor, endpoint=endpoint, deployment=deployment, task=task, watches=tuple(watches))
 
-# %% ../../nbs/outer_loop/50_monitoring.ipynb #66a31e95
+# %% ../../nbs/outer_loop/50_monitoring.ipynb #c3e1c787
 @dataclass(frozen=True)
 class _Both:
     """The two sides of one declared signal."""
@@ -319,7 +273,7 @@ def _kinds(both: _Both) -> dict[str, str]:
     types = column_types(both.reference[known], {c: t for c, t in watch.types.items() if c in known})
     return {c: types.get(c, "") for c in features}
 
-# %% ../../nbs/outer_loop/50_monitoring.ipynb #97b89e85
+# %% ../../nbs/outer_loop/50_monitoring.ipynb #af8084f6
 def _most_important(reference: "pd.DataFrame", target: str, features: list[str], top: int) -> list[str]:
     import numpy as np
     import pandas as pd
@@ -334,7 +288,7 @@ def _most_important(reference: "pd.DataFrame", target: str, features: list[str],
     order = np.argsort(forest.feature_importances_, kind="stable")[::-1][:top]
     return [features[place] for place in sorted(order)]
 
-# %% ../../nbs/outer_loop/50_monitoring.ipynb #7bd78f6a
+# %% ../../nbs/outer_loop/50_monitoring.ipynb #97b89e85
 def _drift(both: _Both) -> list[Signal]:
     import pandas as pd
 
@@ -362,7 +316,7 @@ def _why_missing(both: _Both, feature: str) -> str:
             return f"no such column in {side}"
     return "no value that fits the reference's type"
 
-# %% ../../nbs/outer_loop/50_monitoring.ipynb #2de2e861
+# %% ../../nbs/outer_loop/50_monitoring.ipynb #758f96b4
 def _prediction_drift(both: _Both) -> list[Signal]:
     name = both.watch.production.get("prediction", "prediction")
     reference, target = both.reference, both.watch.columns.get("target_column", "")
@@ -374,7 +328,7 @@ def _prediction_drift(both: _Both) -> list[Signal]:
     only = Watch(both.watch.name, both.watch.type, both.watch.thresholds, features=(name,), types=both.watch.types)
     return _drift(_Both(only, reference, both.production, both.minimum_rows))
 
-# %% ../../nbs/outer_loop/50_monitoring.ipynb #1c1f1a7d
+# %% ../../nbs/outer_loop/50_monitoring.ipynb #328f4ef4
 def _quality(both: _Both) -> list[Signal]:
     import pandas as pd
 
@@ -390,7 +344,7 @@ def _quality(both: _Both) -> list[Signal]:
         found += [both.signal(feature, m, t, rates.get(m), problem) for m, t in metrics.items()]
     return found
 
-# %% ../../nbs/outer_loop/50_monitoring.ipynb #eed67d02
+# %% ../../nbs/outer_loop/50_monitoring.ipynb #f48c9796
 def _performance(both: _Both, task: str) -> list[Signal]:
     watch = both.watch
     prediction, target = watch.production.get("prediction", "prediction"), watch.columns.get("target_column", "target")
@@ -412,7 +366,7 @@ def _performance(both: _Both, task: str) -> list[Signal]:
         return [both.signal(target, m, t, None, str(problem)) for m, t in metrics.items()]
     return [both.signal(target, m, t, values[m]) for m, t in metrics.items()]
 
-# %% ../../nbs/outer_loop/50_monitoring.ipynb #a1c09577
+# %% ../../nbs/outer_loop/50_monitoring.ipynb #1c5e431c
 def window_of(
     watch: Watch | Monitor,  # a monitor's window is the widest of its signals
     now: dt.datetime,
@@ -435,7 +389,7 @@ def _without(watch: Watch, problem: str, breached: bool) -> list[Signal]:
     return [Signal(watch.name, watch.type, "", metric, None, threshold, breached, problem)
             for metric, threshold in {m: t for group in watch.thresholds.values() for m, t in group.items()}.items()]
 
-# %% ../../nbs/outer_loop/50_monitoring.ipynb #0de7b8e9
+# %% ../../nbs/outer_loop/50_monitoring.ipynb #eed67d02
 def run_monitor(
     settings: Settings,
     monitor: Monitor,
@@ -462,7 +416,7 @@ def run_monitor(
             found += _without(watch, str(problem), breached=True)
     return found
 
-# %% ../../nbs/outer_loop/50_monitoring.ipynb #6e1f277f
+# %% ../../nbs/outer_loop/50_monitoring.ipynb #e3e54e3f
 def _run(watch: Watch, task: str, production: Collected, reference: "pd.DataFrame | None", minimum: int) -> list[Signal]:
     rows = _segment(watch, production.frame)
     if len(rows) < minimum:
@@ -476,7 +430,7 @@ def _run(watch: Watch, task: str, production: Collected, reference: "pd.DataFram
     both = _Both(watch, _segment(watch, reference), rows, minimum)
     return {"data_drift": _drift, "prediction_drift": _prediction_drift, "data_quality": _quality}[watch.type](both)
 
-# %% ../../nbs/outer_loop/50_monitoring.ipynb #2992edca
+# %% ../../nbs/outer_loop/50_monitoring.ipynb #0de7b8e9
 def alert(
     settings: Settings,
     monitor: Monitor,
@@ -506,7 +460,7 @@ def _say(signal: Signal) -> str:
         return f"{signal.name} {signal.feature} {signal.metric}: {signal.problem}"
     return f"{signal.name} {signal.feature} {signal.metric}: {signal.value:.4g}, threshold {signal.threshold:g}"
 
-# %% ../../nbs/outer_loop/50_monitoring.ipynb #95675e5d
+# %% ../../nbs/outer_loop/50_monitoring.ipynb #3f0ba0f1
 def signals_table(signals: list[Signal]) -> "pd.DataFrame":
     """Lay signals out for reading: what needs attention first, then the furthest from its threshold."""
     import pandas as pd
@@ -518,7 +472,7 @@ def signals_table(signals: list[Signal]) -> "pd.DataFrame":
     ordered = frame.sort_values(["breached", "excess"], ascending=False, na_position="first")
     return ordered.drop(columns="excess").reset_index(drop=True)
 
-# %% ../../nbs/outer_loop/50_monitoring.ipynb #5b3a3d0a
+# %% ../../nbs/outer_loop/50_monitoring.ipynb #2992edca
 def plot_feature(
     reference: "pd.DataFrame",
     production: "pd.DataFrame",
@@ -538,7 +492,7 @@ def plot_feature(
         return plot + bars + labs(y="density", fill="")
     return plot + geom_bar(aes(y=after_stat("prop"), group="side"), position="dodge") + labs(y="share of rows", fill="")
 
-# %% ../../nbs/outer_loop/50_monitoring.ipynb #01b0f1c1
+# %% ../../nbs/outer_loop/50_monitoring.ipynb #1288db8a
 def plot_signals(signals: list[Signal]) -> "ggplot":
     """Draw every computed value as a multiple of its threshold; beyond one is too much, whichever way the metric points."""
     from plotnine import aes, coord_flip, facet_wrap, geom_hline, geom_point, ggplot, labs, scale_color_manual, theme_minimal

@@ -98,8 +98,8 @@ def test_the_kernel_is_told_the_settings_in_force(project, notebook):
 
 
 def test_runs_in_threads_have_folders_and_variables_of_their_own(project, notebook):
-    path, before = notebook("n: int = 0", "import os, time\ntime.sleep(0.3)\nprint(n, os.environ['NUMBER'], os.path.basename(os.getcwd()))"), os.getcwd()
-    environment = dict(os.environ)
+    path = notebook("n: int = 0", "import os, time\ntime.sleep(0.3)\nprint(n, os.environ['NUMBER'], os.path.basename(os.getcwd()))")
+    before = os.getcwd(), dict(os.environ)
 
     def one(number: int) -> str:
         folder = project.root / f"folder{number}"
@@ -109,7 +109,7 @@ def test_runs_in_threads_have_folders_and_variables_of_their_own(project, notebo
 
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(one, range(4))) == [f"{n} {n} folder{n}\n" for n in range(4)]
-    assert (os.getcwd(), dict(os.environ)) == (before, environment)
+    assert (os.getcwd(), dict(os.environ)) == before
 
 
 def test_a_run_can_be_followed_and_stopped(project, notebook):
@@ -127,8 +127,9 @@ def test_a_run_can_be_followed_and_stopped(project, notebook):
 
 
 def test_what_the_run_was_is_in_the_executed_copy_but_no_credentials(project, notebook):
-    secret = {"API_TOKEN": "hush-1", "TRACKING": "https://ada:hush-2@host/", "PLAIN": "told"}
-    done = run_notebook(project, notebook("x = 1"), project.root / "out.ipynb", cwd=project.root, variables=secret, report=False)
+    variables = {"API_TOKEN": "hush-1", "TRACKING": "https://ada:hush-2@host/", "MINE": "hush-3", "PLAIN": "told"}
+    path = notebook("from mlops_nb.core.secrets import Secret\nlogin: Secret = 'env:MINE'", "len(login.get_secret_value())")
+    done = run_notebook(project, path, project.root / "out.ipynb", cwd=project.root, variables=variables, report=False)
     run = json.loads(done.path.read_text())["metadata"]["mlops_nb"]
     assert (run["cwd"], run["kernel"], run["variables"]["PLAIN"]) == (str(project.root), "python3", "told")
     assert "hush" not in done.path.read_text()

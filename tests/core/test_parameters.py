@@ -245,6 +245,8 @@ def test_the_cell_that_hands_over_the_values_is_meant_to_be_read() -> None:
         ("\nx: int = 'many'", "line 2: the default x = 'many': Input should be a valid integer"),
         ("x: Annotated[float, Field(gt=0)] = -1.0", "the default x = -1.0: Input should be greater than 0"),
         ("x: Input['a_file']", "write one of uri_file, uri_folder, mltable"),
+        ("x: Input[int]", "quoted text or a number is expected in the brackets, not int"),
+        ("x: Literal[auto]", "quoted text or a number is expected in the brackets, not auto"),
         ("x: dict[int]", "cannot use dict"),
         ("x: Annotated[int, Depends(f)]", r"cannot read Depends\(f\). In Annotated"),
         ("x: int = 1\nx: int = 2", "line 2: x stands here a second time"),

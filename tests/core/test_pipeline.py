@@ -17,6 +17,7 @@ from mlops_nb.core.records import GateClosed, SpecificationError, StepFailed
 from mlops_nb.core.runs import list_runs, run_metrics
 from mlops_nb.core.settings import Settings
 
+
 def test_a_failed_step_is_told_with_its_cell_and_continued_after_it_is_mended(project, shop):
     pipeline = shop("x = 1\n# %%\ny = 0\nx / y")
     with pytest.raises(StepFailed, match=r"(?s)20_train\.ipynb, cell \[\d\].*ZeroDivisionError.*mlops-nb notebook debug"):
@@ -126,7 +127,7 @@ SWEEP = """\
 
 
 def test_a_sweep_hands_on_the_outputs_of_its_best_trial(project, lay):
-    source = "import mlflow\nwith mlflow.start_run():\n    mlflow.log_metric('r2', 1 - abs(depth - 2))\nopen(model, 'w').write(str(depth))"
+    source = "import mlflow\nwith mlflow.start_run(): mlflow.log_metric('r2', 1 - abs(depth - 2))\nopen(model, 'w').write(str(depth))"
     pipeline = lay(SWEEP, _10_tune=("depth: int = 0\nmodel: Output = ''", source))
     run = run_pipeline(project, pipeline, {}, jobs=2)
     assert run.output("tune", "model").read_text() == "2"

@@ -14,9 +14,7 @@ from mlops_nb.core.schedule import (
     State,
     find_schedules,
     hold_schedule,
-    in_words,
     load_state,
-    next_times,
     outlook,
     read_schedule,
     save_state,
@@ -25,6 +23,7 @@ from mlops_nb.core.schedule import (
     why_now,
 )
 from mlops_nb.core.settings import Settings, load_settings
+from mlops_nb.core.trigger import in_words, next_times
 
 ROOT = Path(__file__).resolve().parents[2]
 NIGHTLY = 'type: cron, expression: "0 2 * * *"'

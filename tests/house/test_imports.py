@@ -63,7 +63,7 @@ def test_the_library_runs_without_the_developers_tools() -> None:
 
 def test_only_one_room_imports_the_azure_ml_sdk() -> None:
     users = {path.relative_to(ROOT).as_posix() for path in modules() if any(n.startswith("azure.ai") for n in imports(path))}
-    assert {path.rsplit("/", 1)[0] for path in users} == {"mlops_nb/azure", "mlops_nb/commands"}  # the command: for type checks
+    assert {path.rsplit("/", 1)[0] for path in users} == {"mlops_nb/azure"}
 
 
 def test_no_star_imports() -> None:

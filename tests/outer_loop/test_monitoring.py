@@ -132,8 +132,9 @@ def test_all_faults_of_a_file_are_listed_at_once(monitor: Monitor, tmp_path: Pat
     with pytest.raises(SpecificationError) as raised:
         load_monitor(tmp_path / "bad.yml")
     faults = raised.value.faults
-    assert all(fault.startswith(f"{tmp_path / 'bad.yml'}: ") for fault in faults)
-    for part in ("trigger: '25' is no hour", "endpoint_deployment_id: write", "ml_task: 'guessing'",
+    lines = (tmp_path / "bad.yml").read_text().splitlines()
+    assert all("guessing" in lines[int(fault.split(":")[1]) - 1] for fault in faults if "ml_task" in fault)
+    for part in ("expression: hours '25': 25 is not between 0 and 23", "endpoint_deployment_id: write", "ml_task: 'guessing'",
                  "inputs.metric_thresholds.numerical.chebyshev: unknown metric",
                  "inputs.metric_thresholds.numerical.jensen_shannon_distance: 'high' is no number",
                  "inputs.metric_thresholds.text: unknown group", "predictions.type: unknown signal type 'prediction_shift'",

@@ -9,7 +9,7 @@ import uuid
 import pytest
 
 from mlops_nb.core.ledger import entries, log
-from mlops_nb.scheduler import serve_webhook
+from mlops_nb.webhook import serve_webhook
 
 SECRET = "between the two of us"  # noqa: S105
 
