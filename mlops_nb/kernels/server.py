@@ -33,7 +33,7 @@ class Server:
     """The kernels of one parent process, and the libraries that they find loaded."""
 
     def __init__(self, path: str, preload: list[str]):
-        self.parent, self.path, self.ending, self.told = os.getppid(), path, False, False
+        self.parent, self.path, self.ending, self.told, self.loading = os.getppid(), path, False, False, True
         self.kernels: dict[socket.socket, int] = {}
         self.leftovers: dict[int, float] = {}  # process group -> when it is ended
         self.woken, self.wake = os.pipe()
@@ -47,6 +47,7 @@ class Server:
         self.listener.bind(path)  # in a folder that is ours alone; who connects now waits for the imports
         self.listener.listen(64)
         _load([*ALWAYS, *preload])
+        self.loading = False
 
     def serve(self) -> None:
         """Fork kernels until the parent process goes away, or says so."""
@@ -75,6 +76,8 @@ class Server:
             shutil.rmtree(os.path.dirname(self.path), ignore_errors=True)
 
     def _end(self, *_: Any) -> None:
+        if self.loading:  # nobody waits for the imports any more
+            os._exit(0)
         self.ending = self.told = True
 
     def _accept(self) -> None:
@@ -157,6 +160,8 @@ def _load(names: list[str]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name in new:
+            if select.select([sys.stdin], [], [], 0)[0]:  # the parent died: `serve` sees it next, and clears everything away
+                return
             try:
                 importlib.import_module(name)
             except Exception as problem:

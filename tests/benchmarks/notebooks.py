@@ -117,7 +117,8 @@ def main() -> None:
     for name, cases in medians.items():
         columns = [f"{cases[case]:.2f} s ({cases[case] / ours[case]:.1f})" for case in ("small", "heavy", "many")]
         print(f"| `{name}` | {' | '.join(columns)} |")
-    print("\nIn brackets: as a multiple of ours.")
+    print("\nIn brackets: as a multiple of ours. ploomber-engine runs the cells in the caller's own process, so that its modules stay")
+    print("loaded, and what one notebook does to them the next one finds.")
 
 
 if __name__ == "__main__":
