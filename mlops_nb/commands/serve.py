@@ -152,9 +152,9 @@ def monitor(
     say(f"decision: [bold]{alert['action']}[/]; the whole picture: {found.folder / '50_monitor.html'}")
     if alert["action"] == "retrain":
         if settings.retrain == "automatic":
-            run_scenario(settings, found.scenario, found.values, new=True)
+            run_scenario(settings, found.scenario, found.values, force=True)  # whatever changed: a person or a policy wants a new model
         else:
-            say(f"To retrain: mlops-nb run {found.scenario} --new {_repeat(found.values)}")
+            say(f"To retrain: mlops-nb run {found.scenario} --force {_repeat(found.values)}")
 
 
 def _read_request(path: Path) -> Any:

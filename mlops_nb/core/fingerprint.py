@@ -5,14 +5,13 @@
 # %% auto #0
 __all__ = ['content_digest', 'notebook_code', 'modules', 'packages', 'fingerprint', 'digest', 'differences']
 
-# %% ../../nbs/core/13_fingerprint.ipynb #8aaeefd5
+# %% ../../nbs/core/13_fingerprint.ipynb #fb85bad1
 import ast
 import functools
 import hashlib
 import json
 import re
 import sys
-import sysconfig
 from collections.abc import Iterable, Iterator
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any
 
 from .files import write_file
 
-# %% ../../nbs/core/13_fingerprint.ipynb #4990f486
+# %% ../../nbs/core/13_fingerprint.ipynb #89268a56
 def content_digest(
     address: str,  # a file, a folder, an fsspec address, or any text
     cwd: Path | str = ".",  # where relative addresses start
@@ -40,7 +39,7 @@ def content_digest(
         pass
     return _text_digest(address)
 
-# %% ../../nbs/core/13_fingerprint.ipynb #15d9d853
+# %% ../../nbs/core/13_fingerprint.ipynb #f8f9f259
 def _text_digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
@@ -54,7 +53,7 @@ def _remote_digest(address: str) -> str:
     except Exception:  # no such store, no such file, no network: the step itself will say so
         return _text_digest(address)
 
-# %% ../../nbs/core/13_fingerprint.ipynb #bdd0485a
+# %% ../../nbs/core/13_fingerprint.ipynb #ff0bab9a
 _LARGE = 64 * 2**20  # bytes
 
 
@@ -74,7 +73,7 @@ def _read_digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:32]
 
-# %% ../../nbs/core/13_fingerprint.ipynb #0fa90b19
+# %% ../../nbs/core/13_fingerprint.ipynb #d87118fe
 def notebook_code(notebook: Path) -> str:
     """Return the source of a notebook's code cells, one after the other."""
     cells = json.loads(notebook.read_text())["cells"]
@@ -105,7 +104,7 @@ def _parsed(line: str) -> Iterator[ast.AST]:
     except SyntaxError:
         return
 
-# %% ../../nbs/core/13_fingerprint.ipynb #27da6e97
+# %% ../../nbs/core/13_fingerprint.ipynb #19191aee
 def modules(
     source: str,
     folders: Iterable[Path | str],  # where the project's own modules may lie; an editable installation is found besides
@@ -130,7 +129,7 @@ def modules(
 def _module_imports(path: Path, package: str, changed: int) -> set[str]:
     return _imports(path.read_text(), package)
 
-# %% ../../nbs/core/13_fingerprint.ipynb #82ef472f
+# %% ../../nbs/core/13_fingerprint.ipynb #5886a114
 def _files_of(name: str, places: list[str]) -> list[tuple[Path, str]]:
     """Follow a dotted name through its packages: the file of each part, and the package that it is in."""
     top, *rest = name.split(".")
@@ -150,7 +149,10 @@ def _files_of(name: str, places: list[str]) -> list[tuple[Path, str]]:
         found.append((folder / "__init__.py", package))
     return [(path, package) for path, package in found if path.is_file()]
 
-# %% ../../nbs/core/13_fingerprint.ipynb #41b83a9c
+# %% ../../nbs/core/13_fingerprint.ipynb #6b188f56
+_INSTALLED = {"site-packages", "dist-packages"}  # folders in which pip, conda and Debian put packages
+
+
 def _own_package(top: str, places: list[str]) -> Path | None:  # its folder or its one file; None: installed, or not found
     if top in sys.builtin_module_names or top in sys.stdlib_module_names:
         return None
@@ -161,22 +163,21 @@ def _own_package(top: str, places: list[str]) -> Path | None:  # its folder or i
             return Path(place, f"{top}.py")
     spec = PathFinder.find_spec(top)
     origin = Path(spec.origin) if spec and spec.origin else None
-    installed = {Path(sysconfig.get_path(key)).resolve() for key in ("purelib", "platlib", "stdlib")}
-    if origin is None or origin.suffix != ".py" or installed.intersection(origin.resolve().parents):
+    if origin is None or origin.suffix != ".py" or _INSTALLED.intersection(origin.resolve().parts):
         return None
     return origin.parent if origin.name == "__init__.py" else origin
 
-# %% ../../nbs/core/13_fingerprint.ipynb #021deb32
+# %% ../../nbs/core/13_fingerprint.ipynb #1ae37aeb
 def packages() -> dict[str, str]:
     """Name every installed package and its version, and Python's own."""
-    found = {}
-    for place in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
+    found: dict[str, str] = {}
+    for place in [place for place in dict.fromkeys(sys.path) if _INSTALLED.intersection(Path(place).parts)]:
         for folder in Path(place).glob("*.dist-info"):
             name, _, version = folder.name.removesuffix(".dist-info").partition("-")
-            found[name.lower()] = version
+            found.setdefault(name.lower(), version)
     return dict(sorted(found.items())) | {"python": sys.version.split()[0]}
 
-# %% ../../nbs/core/13_fingerprint.ipynb #45a160f6
+# %% ../../nbs/core/13_fingerprint.ipynb #6ce28a24
 def fingerprint(
     notebook: Path,
     values: dict[str, Any],  # of its parameters, outputs left out
@@ -207,7 +208,7 @@ def digest(causes: dict[str, str]) -> str:
     """Put all causes into one name."""
     return _text_digest(json.dumps(causes, sort_keys=True))
 
-# %% ../../nbs/core/13_fingerprint.ipynb #d825dc96
+# %% ../../nbs/core/13_fingerprint.ipynb #a7085a78
 def differences(before: dict[str, str], after: dict[str, str]) -> list[str]:
     """Say in words which causes changed; parameters with both values."""
     found = []

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Executed', 'run_notebook', 'write_report']
 
-# %% ../../nbs/core/12_notebook.ipynb #045e9a92
+# %% ../../nbs/core/12_notebook.ipynb #9887fab2
 import os
 import re
 import threading
@@ -20,7 +20,7 @@ from .files import write_file
 from .records import ApprovalPending, GateClosed, SpecificationError, StepFailed
 from .settings import Settings
 
-# %% ../../nbs/core/12_notebook.ipynb #c967709e
+# %% ../../nbs/core/12_notebook.ipynb #45770a04
 @dataclass(frozen=True)
 class Executed:
     """An executed notebook."""
@@ -29,14 +29,14 @@ class Executed:
     report: Path  # the same as HTML; the copy itself if no HTML was asked for
     seconds: float
 
-# %% ../../nbs/core/12_notebook.ipynb #f5e7d060
+# %% ../../nbs/core/12_notebook.ipynb #9acb009a
 def _variables(settings: Settings) -> dict[str, str]:
     told = {f"MLOPS_NB_{name.upper()}": str(getattr(settings, name))
             for name in ("environment", "state", "user", "persona", "host", "port", "retrain")}
     told |= {"MLOPS_NB_NOTIFY": " ".join(settings.notify), "MLOPS_NB_HEADLESS": "1"}  # nobody is there to click
     return told | {"MLFLOW_DISABLE_TELEMETRY": os.environ.get("MLFLOW_DISABLE_TELEMETRY", "true")}
 
-# %% ../../nbs/core/12_notebook.ipynb #6b20475e
+# %% ../../nbs/core/12_notebook.ipynb #d376744c
 def run_notebook(
     settings: Settings,
     notebook: Path | str,  # the source; never written to
@@ -68,7 +68,7 @@ def run_notebook(
         raise failure
     return Executed(output, html, time.monotonic() - start)
 
-# %% ../../nbs/core/12_notebook.ipynb #536cc726
+# %% ../../nbs/core/12_notebook.ipynb #bda20d64
 def _open(notebook: Path, output: Path) -> tuple[Any, Any]:  # the engine, and the notebook as papermill wants it
     if notebook.resolve() == output:
         raise SpecificationError([f"{notebook} would be overwritten. Give another path for the executed copy."])
@@ -97,7 +97,7 @@ def _report(output: Path) -> Path:
         return write_report(output)
     return output
 
-# %% ../../nbs/core/12_notebook.ipynb #5def002b
+# %% ../../nbs/core/12_notebook.ipynb #7e8cea41
 def _failure(page: Any, output: Path) -> BaseException | None:
     failed = [cell for cell in page.cells if cell.metadata.get("papermill", {}).get("exception")]
     if not failed:
@@ -109,7 +109,7 @@ def _failure(page: Any, output: Path) -> BaseException | None:
         return gates[name](value)
     from mlops_nb.kernels.client import place
 
-    return StepFailed(place(output, failed[-1], _failing_lines(failed[-1].source, traceback), f"{name}: {value}"))
+    return StepFailed(place(output, failed[-1].execution_count, _failing_lines(failed[-1].source, traceback), f"{name}: {value}"))
 
 
 def _failing_lines(source: str, traceback: list[str]) -> list[str]:  # at most three, the last one is where it failed
@@ -118,7 +118,7 @@ def _failing_lines(source: str, traceback: list[str]) -> list[str]:  # at most t
     lines = source.rstrip().splitlines()
     return lines[: int(arrow[1]) if arrow else None][-3:]
 
-# %% ../../nbs/core/12_notebook.ipynb #a257b5cb
+# %% ../../nbs/core/12_notebook.ipynb #b8059033
 def write_report(executed: Path) -> Path:
     """Write an executed notebook as one self-contained HTML file beside it."""
     from nbconvert import HTMLExporter

@@ -330,7 +330,8 @@ class Client(PapermillNotebookClient):
 
     def _place(self, problem: str) -> str:
         lines = self.cell.source.rstrip().splitlines()[-3:] if self.cell is not None else []
-        return place(self.executed, self.cell, lines, problem)
+        number = None if self.cell is None else self.cell.execution_count or self.nb_man.done + 1  # it may not have said it any more
+        return place(self.executed, number, lines, problem)
 
 
 async def _ended(provisioner: Any, seconds: float) -> None:
@@ -349,8 +350,8 @@ def _crash(path: str, started: bool) -> str:
     return "" if start < 0 or not text else f"\n{text[start:][:2000]}"
 
 
-def place(executed: Path, cell: Any, lines: list[str], problem: str) -> str:
+def place(executed: Path, number: int | None, lines: list[str], problem: str) -> str:
     """Say where a notebook ended, why, and how to look at it."""
-    number = "" if cell is None else f", cell [{cell.execution_count or ' '}]"
+    cell = "" if number is None else f", cell [{number}]"
     shown = "".join(f"    {line}\n" for line in lines)
-    return f"{executed.name}{number}:\n{shown}{problem}\nOpen it at that state: mlops-nb notebook debug {executed}"
+    return f"{executed.name}{cell}:\n{shown}{problem}\nOpen it at that state: mlops-nb notebook debug {executed}"

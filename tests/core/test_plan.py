@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from mlops_nb.core.fingerprint import modules, packages
 from mlops_nb.core.pipeline import run_pipeline
 from mlops_nb.core.plan import Request, accept_results, plan_pipeline
 from mlops_nb.core.runs import list_runs
@@ -48,6 +49,16 @@ def test_every_cause_is_noticed_and_named(project, ran, monkeypatch):
 
     monkeypatch.setattr("sys.version", "3.99.0 (a newer Python)")
     assert "packages: changed" in reasons("data", project, ran, {"rows": "5"})
+
+
+def test_installed_packages_count_by_their_versions_wherever_they_lie(tmp_path, monkeypatch):
+    place = tmp_path / "elsewhere" / "site-packages"
+    (place / "borrowed").mkdir(parents=True)
+    (place / "borrowed" / "__init__.py").write_text("import pandas")
+    (place / "borrowed-1.2.dist-info").mkdir()
+    monkeypatch.syspath_prepend(place)
+    assert modules("import borrowed", [tmp_path]) == []
+    assert packages()["borrowed"] == "1.2"
 
 
 def test_prose_touches_and_outputs_are_no_causes(project, ran):

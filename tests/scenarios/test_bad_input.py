@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from mlops_nb.core.pipeline import list_runs
+from mlops_nb.core.runs import list_runs
 from mlops_nb.core.settings import load_settings
 from mlops_nb.setup.project import lay_project
 
@@ -80,7 +80,7 @@ def test_a_table_that_cannot_be_used_fails_its_step_and_says_why(here, tables, m
     assert done.rc == 4, done.stdout + done.stderr
     assert told in done.stderr
     assert "10_data.ipynb, cell" in done.stderr
-    assert "jupyter lab" in done.stderr
+    assert "mlops-nb notebook debug" in done.stderr
 
 
 def test_nothing_waits_for_an_approval(here, mlops_nb_command):

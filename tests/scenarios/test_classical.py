@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mlops_nb.core import ledger
-from mlops_nb.core.pipeline import list_runs
+from mlops_nb.core.runs import list_runs
 from mlops_nb.core.settings import Settings, load_settings
 from mlops_nb.setup.project import lay_project
 
@@ -149,7 +149,7 @@ def test_drift_is_an_alert_and_a_supervised_retraining_waits_for_a_person(drifte
     alert = drifted("monitor", "stones")
     assert alert.returncode == 0, alert.stderr
     assert "decision: retrain" in alert.stdout
-    assert "mlops-nb run classical --new -p data=stones.csv" in alert.stdout.replace(str(drifted.root) + "/", "")
+    assert "mlops-nb run classical --force -p data=stones.csv" in alert.stdout.replace(str(drifted.root) + "/", "")
     assert [entry.subject for entry in ledger.entries(drifted.settings, action="alert")]
 
 

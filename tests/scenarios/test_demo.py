@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mlops_nb.core import ledger
-from mlops_nb.core.pipeline import list_runs
+from mlops_nb.core.runs import list_runs
 from mlops_nb.core.settings import load_settings
 
 
