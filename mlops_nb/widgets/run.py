@@ -18,7 +18,7 @@ from IPython.display import publish_display_data
 from traitlets import Dict, Unicode
 
 from mlops_nb.core.files import read_lines
-from mlops_nb.core.runs import Run, find_run, load_run
+from mlops_nb.core.runs import Run, find_run, load_run, state_of
 from mlops_nb.core.settings import Settings, load_settings
 from mlops_nb.widgets.still import BAD, STYLE, as_html, as_text, draw
 
@@ -150,7 +150,7 @@ def _marks(folder: Path) -> list[Any]:
 
 def _state_of(run: Run) -> str:
     begins = not run.steps and time.time() - (run.folder / "run.json").stat().st_mtime < 5  # its process has not signed in yet
-    return "running" if begins else run.state
+    return "running" if begins else state_of(run)
 
 
 def describe(run: Run) -> dict[str, Any]:
