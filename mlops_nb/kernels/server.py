@@ -156,7 +156,7 @@ def _load(names: list[str]) -> None:
     if not new:
         return
     here = os.path.dirname(os.path.abspath(__file__))
-    sys.path[:] = [place for place in sys.path if place not in ("", here, os.getcwd())]
+    sys.path[:] = [place for place in sys.path if place not in ("", here)]  # a kernel's own folder comes with its request
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name in new:

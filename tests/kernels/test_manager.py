@@ -2,10 +2,13 @@
 
 import json
 import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import mlops_nb
 from mlops_nb.core.records import SpecificationError
 from mlops_nb.kernels import manager
 
@@ -84,3 +87,11 @@ def test_variables_reach_the_kernel_and_nobody_else(notebook, run):
     page = run(notebook("x = 1", "import os\nprint(os.environ['ONLY_THERE'])"), variables={"ONLY_THERE": "yes"})
     assert text(page) == "yes"
     assert "ONLY_THERE" not in os.environ
+
+
+@linux
+def test_a_project_that_stands_on_the_path_is_found_from_every_folder_also_when_the_run_starts_in_it(notebook, tmp_path):
+    path, root = notebook("x = 1", "import mlops_nb.core"), Path(mlops_nb.__file__).parents[1]
+    code = f"import papermill; papermill.execute_notebook({str(path)!r}, None, engine_name='mlops-nb', cwd={str(tmp_path)!r})"
+    done = subprocess.run([sys.executable, "-P", "-c", code], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
