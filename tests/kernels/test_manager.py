@@ -92,6 +92,10 @@ def test_variables_reach_the_kernel_and_nobody_else(notebook, run):
 @linux
 def test_a_project_that_stands_on_the_path_is_found_from_every_folder_also_when_the_run_starts_in_it(notebook, tmp_path):
     path, root = notebook("x = 1", "import mlops_nb.core"), Path(mlops_nb.__file__).parents[1]
-    code = f"import papermill; papermill.execute_notebook({str(path)!r}, None, engine_name='mlops-nb', cwd={str(tmp_path)!r})"
+    code = f"""
+from papermill.iorw import load_notebook_node
+from mlops_nb.kernels.run import execute
+page = execute(load_notebook_node({str(path)!r}), "python3", None, cwd={str(tmp_path)!r})
+assert not any(cell.outputs for cell in page.cells), page.cells[-1].outputs"""
     done = subprocess.run([sys.executable, "-P", "-c", code], cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
