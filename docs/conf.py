@@ -28,6 +28,7 @@ html_css_files = ["site.css"]
 html_show_sourcelink = False
 html_copy_source = False
 html_show_search_summary = False  # it would fetch the pages found, which a browser forbids to pages opened from the disk
+html_sidebars = {"running-notebooks": []}  # a page without pages below it
 html_theme_options = {
     "search_bar_text": "Search",
     "navbar_end": ["theme-switcher"],
