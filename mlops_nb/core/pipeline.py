@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Progress', 'run_variables', 'run_pipeline', 'run_single']
 
-# %% ../../nbs/core/17_pipeline.ipynb #007367bb
+# %% ../../nbs/core/17_pipeline.ipynb #cad17742
 import json
 import os
 import shutil
@@ -32,7 +32,7 @@ from .specification import Pipeline, Step, Sweep
 from .sweep import Search, Trial, ask, best, open_search, tell
 from .tracking import create_store, tracking_address
 
-# %% ../../nbs/core/17_pipeline.ipynb #d7b9f6ea
+# %% ../../nbs/core/17_pipeline.ipynb #6fec74b3
 Progress = Callable[[str, str, float], None]  # step, state, seconds
 
 _ENDS: dict[type[BaseException], str] = {ApprovalPending: "waiting", GateClosed: "closed", KeyboardInterrupt: "stopped"}
@@ -57,9 +57,9 @@ def _do(work: _Work, step: Step, decision: Decision) -> None:
         _adopt(work, step, decision, decision.source)
     else:
         _execute(work, step, decision.causes or causes_of(work.plan, step))
-    take_outputs(work.plan, step, work.run)
+    take_outputs(work.plan, step, load_run(work.run.folder))
 
-# %% ../../nbs/core/17_pipeline.ipynb #f360454c
+# %% ../../nbs/core/17_pipeline.ipynb #8d697df6
 def _adopt(work: _Work, step: Step, decision: Decision, source: Run) -> None:
     made = source.outputs.get(step.name, [])
     for port in made:
@@ -67,7 +67,7 @@ def _adopt(work: _Work, step: Step, decision: Decision, source: Run) -> None:
     note(work.run, step.name, "skipped", notebook=str(source.notebooks.get(step.name, "")), causes=decision.causes, outputs=made)
     work.progress(step.name, "skipped", 0.0)
 
-# %% ../../nbs/core/17_pipeline.ipynb #eee6760e
+# %% ../../nbs/core/17_pipeline.ipynb #3e12bbba
 def _execute(work: _Work, step: Step, causes: dict[str, str]) -> None:
     start, notebook = time.monotonic(), _notebook_name(work.plan.pipeline, step)
     try:
@@ -97,7 +97,7 @@ def _try(work: _Work, step: Step, notebook: str, causes: dict[str, str]) -> None
             work.progress(step.name, "again", time.monotonic() - start)
             work.stop.wait(step.backoff * 2**attempt)
 
-# %% ../../nbs/core/17_pipeline.ipynb #9e3274e3
+# %% ../../nbs/core/17_pipeline.ipynb #c7a821ce
 def _attempt(work: _Work, step: Step, notebook: str, causes: dict[str, str]) -> None:
     if step.sweep:
         _run_trials(work, step, step.sweep, digest(causes))
@@ -120,7 +120,7 @@ def _run(
                  variables=run_variables(settings, work.run.id, name), cell_timeout=step.cell_timeout, timeout=timeout,
                  stop=work.stop, on_cell=meter)
 
-# %% ../../nbs/core/17_pipeline.ipynb #65add12a
+# %% ../../nbs/core/17_pipeline.ipynb #975c1a10
 def run_variables(settings: Settings, run_id: str, step: str) -> dict[str, str]:
     """Return the environment variables of a step's kernel."""
     context = json.loads(os.environ.get("MLFLOW_RUN_CONTEXT") or "{}") | {"mlops_nb.run_id": run_id, "mlops_nb.step": step}
@@ -145,7 +145,7 @@ class _Meter:
             self.last = time.monotonic()
             write_file(self.path, json.dumps({"cell": cell, "cells": cells}))
 
-# %% ../../nbs/core/17_pipeline.ipynb #6abd8df1
+# %% ../../nbs/core/17_pipeline.ipynb #7f21dc21
 def _discard(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path)
@@ -164,7 +164,7 @@ def _link(old: Path, new: Path) -> None:
     except OSError:  # another disk, or one without links
         shutil.copy2(old, new)
 
-# %% ../../nbs/core/17_pipeline.ipynb #286ff870
+# %% ../../nbs/core/17_pipeline.ipynb #b04d1d4c
 def _run_trials(work: _Work, step: Step, sweep: Sweep, causes: str) -> None:
     """Make the trials that are still missing, several at once, and hand on the best one's outputs."""
     earlier = _earlier_trials(work.run, step, causes)
@@ -192,7 +192,7 @@ def _earlier_trials(run: Run, step: Step, causes: str) -> list[Trial]:
 def _trial_folder(run: Run, step: Step, values: dict[str, Any]) -> Path:
     return run.folder / "trials" / step.name / digest({name: str(value) for name, value in values.items()})[:12]
 
-# %% ../../nbs/core/17_pipeline.ipynb #9b635b70
+# %% ../../nbs/core/17_pipeline.ipynb #7601434b
 @dataclass
 class _Trials:
     work: _Work
@@ -218,7 +218,7 @@ def _make_trials(trials: _Trials) -> None:
     if trials.work.stop.is_set():
         raise KeyboardInterrupt
 
-# %% ../../nbs/core/17_pipeline.ipynb #0836b40e
+# %% ../../nbs/core/17_pipeline.ipynb #a3590b84
 def _make_trial(trials: _Trials, number: int, values: dict[str, Any]) -> float | None:
     """Run the notebook with one trial's values; a trial that fails is noted, and counts as none."""
     work, step, name, start = trials.work, trials.step, f"{trials.step.name}/{number}", time.monotonic()
@@ -240,7 +240,7 @@ def _make_trial(trials: _Trials, number: int, values: dict[str, Any]) -> float |
     work.progress(name, state, seconds)
     return metric
 
-# %% ../../nbs/core/17_pipeline.ipynb #f3344b66
+# %% ../../nbs/core/17_pipeline.ipynb #cf2bf2fa
 def _work_through(work: _Work, decisions: list[Decision]) -> list[BaseException]:
     """Run the steps, several at once; returns what went wrong."""
     planned = {decision.step: decision for decision in decisions}
@@ -272,7 +272,7 @@ def _stopping(work: _Work) -> Iterator[None]:
         work.stop.set()
         raise
 
-# %% ../../nbs/core/17_pipeline.ipynb #56fc9cb3
+# %% ../../nbs/core/17_pipeline.ipynb #2a100c55
 def _worst(problems: list[BaseException]) -> BaseException:
     """Choose what a run raises when several steps went wrong; failures are told together."""
     failed = [p for p in problems if not isinstance(p, GateClosed)]
@@ -281,7 +281,7 @@ def _worst(problems: list[BaseException]) -> BaseException:
     gates = sorted(problems, key=lambda p: isinstance(p, ApprovalPending))
     return failed[0] if failed else gates[0]
 
-# %% ../../nbs/core/17_pipeline.ipynb #321f7201
+# %% ../../nbs/core/17_pipeline.ipynb #9fe93539
 def run_pipeline(
     settings: Settings,
     pipeline: Pipeline,
@@ -308,7 +308,7 @@ def run_pipeline(
         raise _worst(problems)
     return load_run(run.folder)
 
-# %% ../../nbs/core/17_pipeline.ipynb #45bfcf95
+# %% ../../nbs/core/17_pipeline.ipynb #1a56a7b0
 def _current(pipeline: Pipeline, decisions: list[Decision]) -> Run | None:
     """Return the run that has every result already, if there is one."""
     sources = {decision.source.id: decision.source for decision in decisions if decision.source and decision.action == "skip"}
@@ -321,7 +321,7 @@ def _prepare_store(settings: Settings, steps: list[Step]) -> None:
     if any("import mlflow" in notebook_code(step.component.notebook) for step in steps):
         create_store(settings)
 
-# %% ../../nbs/core/17_pipeline.ipynb #d0168131
+# %% ../../nbs/core/17_pipeline.ipynb #8aa9fbd0
 def run_single(
     settings: Settings,
     notebook: Path,  # never written to

@@ -6,7 +6,7 @@
 __all__ = ['WHATEVER_CHANGED', 'UNFINISHED', 'check_values', 'Request', 'Decision', 'Plan', 'values_of', 'take_outputs',
            'causes_of', 'decide', 'make_plan', 'plan_pipeline', 'accept_results']
 
-# %% ../../nbs/core/16_plan.ipynb #48a48f5c
+# %% ../../nbs/core/16_plan.ipynb #733058c0
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,7 +20,7 @@ from .runs import Run, find_run, list_runs, note
 from .settings import Settings
 from .specification import Pipeline, Step, bound_inputs, resolve
 
-# %% ../../nbs/core/16_plan.ipynb #454bac25
+# %% ../../nbs/core/16_plan.ipynb #403e3756
 def check_values(pipeline: Pipeline, values: dict[str, Any]) -> None:
     """Refuse unknown inputs and values that no notebook would accept; raises `SpecificationError` with all of them."""
     faults = [f"{pipeline.name} has no input '{name}' (inputs: {', '.join(pipeline.inputs)})."
@@ -34,7 +34,7 @@ def check_values(pipeline: Pipeline, values: dict[str, Any]) -> None:
     if faults:
         raise SpecificationError(faults)
 
-# %% ../../nbs/core/16_plan.ipynb #2517d7f9
+# %% ../../nbs/core/16_plan.ipynb #6ff4b85a
 @dataclass(frozen=True)
 class Request:
     """Which steps to run, and which results to trust."""
@@ -65,17 +65,18 @@ class Request:
             wanted += [pipeline.step(need) for need in step.needs]
         return [step for step in pipeline.steps if step.name in found]
 
-# %% ../../nbs/core/16_plan.ipynb #d1bbbb83
+# %% ../../nbs/core/16_plan.ipynb #4201a48d
 WHATEVER_CHANGED = Request()
 
-# %% ../../nbs/core/16_plan.ipynb #a2002378
+# %% ../../nbs/core/16_plan.ipynb #b02376bd
 UNFINISHED = ("failed", "waiting", "stopped", "partial")
 
 
-def _find_run(settings: Settings, pipeline: Pipeline, values: dict[str, Any] | None, request: Request) -> Run | None:
+def _find_run(
+    settings: Settings, pipeline: Pipeline, values: dict[str, Any] | None, request: Request, runs: list[Run]
+) -> Run | None:
     if request.run_id:
         return find_run(settings, request.run_id)
-    runs = [run for run in list_runs(settings, pipeline.name) if run.backend == "local"]
     if request.only or request.start:
         scope = request.scope(pipeline)
         others = [step for step in pipeline.steps if step not in scope]
@@ -92,7 +93,7 @@ def _missing(run: Run | None, scope: list[Step]) -> list[str]:
     return [f"{step.name} needs {need}, which no run with these values has done. Start with --from {need}."
             for step in scope for need in step.needs if need not in looked_at and done.get(need) not in ("done", "skipped")]
 
-# %% ../../nbs/core/16_plan.ipynb #7411d333
+# %% ../../nbs/core/16_plan.ipynb #9cf89633
 @dataclass(frozen=True)
 class Decision:
     """What becomes of a step, and why."""
@@ -106,7 +107,7 @@ class Decision:
 
 _LOOK_BACK = 200  # runs
 
-# %% ../../nbs/core/16_plan.ipynb #5af16d72
+# %% ../../nbs/core/16_plan.ipynb #b4f8054f
 @dataclass
 class Plan:
     """What deciding about steps takes: the run, those before it, and where each output is."""
@@ -127,10 +128,12 @@ def values_of(plan: Plan, step: Step) -> dict[str, Any]:
 
 
 def take_outputs(plan: Plan, step: Step, source: Run) -> None:
-    """Let the steps behind read a step's outputs from a run."""
+    """Let the steps behind read a step's outputs from a run; the output `executed` is its notebook."""
     plan.outputs |= {(step.name, port): source.output(step.name, port) for port in step.component.outputs}
+    if step.name in source.notebooks:
+        plan.outputs[step.name, "executed"] = source.notebooks[step.name]
 
-# %% ../../nbs/core/16_plan.ipynb #4fdffd53
+# %% ../../nbs/core/16_plan.ipynb #2b11fec0
 def causes_of(plan: Plan, step: Step) -> dict[str, str]:
     """Return the causes of a step's result, as they are now."""
     notebook = step.component.notebook
@@ -145,7 +148,7 @@ def _has_result(run: Run, step: Step) -> bool:
     made = run.steps.get(step.name) in ("done", "skipped")
     return made and all(run.output(step.name, port).exists() for port in run.outputs.get(step.name, []))
 
-# %% ../../nbs/core/16_plan.ipynb #74a09413
+# %% ../../nbs/core/16_plan.ipynb #4c42a002
 def decide(plan: Plan, step: Step) -> Decision:
     """Decide about a step whose inputs are known."""
     causes = causes_of(plan, step)
@@ -168,7 +171,7 @@ def _news(plan: Plan, step: Step, causes: dict[str, str]) -> list[str]:
             return differences(run.causes[step.name], causes) or ["its output is no longer there"]
     return ["it has not been run yet"]
 
-# %% ../../nbs/core/16_plan.ipynb #a499526a
+# %% ../../nbs/core/16_plan.ipynb #eb8f9b5a
 def make_plan(
     settings: Settings, pipeline: Pipeline, values: dict[str, Any] | None, request: Request
 ) -> tuple[Plan, list[Decision]]:
@@ -176,19 +179,19 @@ def make_plan(
     if values is not None:
         check_values(pipeline, values)
     scope = request.scope(pipeline)
-    run = _find_run(settings, pipeline, values, request)
+    earlier = [run for run in list_runs(settings, pipeline.name, newest=_LOOK_BACK) if run.backend == "local"]
+    run = _find_run(settings, pipeline, values, request, earlier)
     if missing := _missing(run, scope):
         raise SpecificationError(missing)
     here = {"environment": settings.environment} if "environment" in pipeline.inputs else {}
     values = (run.values if run else here) | (values or {})
-    earlier = list_runs(settings, pipeline.name, newest=_LOOK_BACK)
     plan = Plan(settings, pipeline, values, request.forced(pipeline), run, run.cwd if run else str(Path.cwd()), earlier)
     for step in pipeline.steps:
         if run and step not in scope:
             take_outputs(plan, step, run)
     return plan, _decide_in_order(plan, scope)
 
-# %% ../../nbs/core/16_plan.ipynb #5598ce7c
+# %% ../../nbs/core/16_plan.ipynb #c21512b1
 def _decide_in_order(plan: Plan, scope: list[Step]) -> list[Decision]:
     decisions: dict[str, Decision] = {}
     for step in scope:
@@ -203,7 +206,7 @@ def _decide_in_order(plan: Plan, scope: list[Step]) -> list[Decision]:
                 take_outputs(plan, step, decision.source)
     return list(decisions.values())
 
-# %% ../../nbs/core/16_plan.ipynb #c271ef8f
+# %% ../../nbs/core/16_plan.ipynb #2c74b464
 def plan_pipeline(
     settings: Settings,
     pipeline: Pipeline,
@@ -213,7 +216,7 @@ def plan_pipeline(
     """Say what a run would do, step by step, and why; nothing is run."""
     return make_plan(settings, pipeline, values, request)[1]
 
-# %% ../../nbs/core/16_plan.ipynb #b3ea295c
+# %% ../../nbs/core/16_plan.ipynb #14081f0a
 def accept_results(settings: Settings, pipeline: Pipeline, values: dict[str, Any] | None = None) -> list[str]:
     """Mark the newest result of every step as current, without running; returns the steps whose causes had changed."""
     runs = [r for r in list_runs(settings, pipeline.name) if r.state == "done" and r.backend == "local" and values in (None, r.values)]

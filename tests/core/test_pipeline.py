@@ -75,6 +75,18 @@ def test_independent_steps_run_at_the_same_time(project, lay):
     assert {path.name for path in done.notebooks.values()} == {"10_meet.left.ipynb", "10_meet.right.ipynb"}
 
 
+def test_a_step_can_read_the_executed_notebook_of_another(project, lay):
+    jobs = """\
+  data: {component: ../components/shop_10_data.yml}
+  tell: {component: ../components/shop_20_tell.yml, inputs: {page: "${{parent.jobs.data.outputs.executed}}"}}
+"""
+    tell = ("page: Input = ''\ntold: Output = ''", "open(told, 'w').write(open(page).read())")
+    pipeline = lay(jobs, _10_data=("rows: int = 41", "print(rows + 1)"), _20_tell=tell)
+    run = run_pipeline(project, pipeline, {})
+    assert "42" in run.output("tell", "told").read_text()
+    assert run_pipeline(project, pipeline, {}).id == run.id  # and nothing of that is run again
+
+
 BRANCHES = """\
   good: {component: ../components/shop_10_data.yml, inputs: {rows: 1}}
   bad: {component: ../components/shop_20_train.yml, inputs: {gold: "${{parent.jobs.good.outputs.gold}}"}}
