@@ -23,7 +23,7 @@ import pytest
 from sklearn.linear_model import LinearRegression
 
 from mlops_nb.core import ledger, tracking
-from mlops_nb.core.records import ModelVersion, SpecificationError, StepFailed
+from mlops_nb.core.records import ModelVersion, StepFailed
 from mlops_nb.core.settings import Settings, load_settings
 from mlops_nb.outer_loop import online
 
@@ -323,32 +323,3 @@ def test_metrics_count_requests_by_deployment_and_status(live: Settings) -> None
     address = row(live, "blue")["address"].replace("/score", "/metrics")
     text = urllib.request.urlopen(address, timeout=5).read().decode()  # noqa: S310
     assert 'mlops_nb_requests_total{deployment="blue",status="200"}' in text
-
-
-def test_every_fault_of_a_deployment_file_is_told_with_its_line(tmp_path: Path) -> None:
-    file = tmp_path / "deployment.yml"
-    file.write_text("name: 1st\nendpoint_name: diamonds\ninstance_count: none\nrequest_settings:\n"
-                    "  request_timeout: 5\ndata_collector: {sampling_rate: 2}\n")
-    with pytest.raises(SpecificationError) as caught:
-        online.load_deployment(file)
-    text = "\n".join(caught.value.faults)
-    for line, key in [(1, "name"), (3, "instance_count"), (5, "request_settings.request_timeout"),
-                      (6, "data_collector.sampling_rate"), (1, "instance_type")]:
-        assert f"{file}:{line}: {key}:" in text
-    assert len(caught.value.faults) == 5
-
-
-@pytest.mark.parametrize("environment", ["dev", "staging", "prod"])
-def test_azure_accepts_the_files_that_we_read(environment: str) -> None:
-    from azure.ai.ml import load_environment, load_online_deployment, load_online_endpoint
-
-    folder = ROOT / "environments" / environment
-    ours, theirs = online.load_deployment(folder / "deployment.yml"), load_online_deployment(folder / "deployment.yml")
-    assert (ours.name, ours.endpoint_name, ours.model) == (theirs.name, theirs.endpoint_name, f"azureml:{theirs.model}")
-    assert set(ours.data_collector.rates) == set(theirs.data_collector.collections)
-    assert online.load_endpoint(folder / "endpoint.yml").name == load_online_endpoint(folder / "endpoint.yml").name
-    lock = (ROOT / "environments" / "lock.txt").read_text()
-    for image in ("serving", "training"):
-        conda = load_environment(ROOT / "environments" / "images" / f"{image}.yml").conda_file
-        pins = [line for line in conda["dependencies"][-1]["pip"] if "==" in line]
-        assert [pin for pin in pins if pin not in lock] == []
