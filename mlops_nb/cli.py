@@ -10,7 +10,21 @@ from typing import Any
 
 import typer
 
-from mlops_nb.commands import azure, ledger, notebook, project, run, schedule, serve
+from mlops_nb.commands import (
+    azure,
+    batch,
+    endpoint,
+    hosting,
+    ledger,
+    monitor,
+    notebook,
+    package,
+    profile,
+    project,
+    run,
+    schedule,
+    serve,
+)
 
 app = typer.Typer(
     help="A notebook-first MLOps workbench: from the first look at the data to the alert in production.",
@@ -19,13 +33,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help answers twice as fast
 )
-for room in (run, serve, notebook, project):
+for room in (run, serve, monitor, profile, notebook, project):
     app.add_typer(room.commands)
 for name, commands in {
     "runs": run,
     "schedule": schedule,
     "notebook": notebook,
-    "endpoint": serve,
+    "endpoint": endpoint,
+    "batch": batch,
+    "generate": hosting,
+    "package": package,
     "ledger": ledger,
     "azure": azure,
 }.items():

@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -56,6 +56,7 @@ def run_demo(folder: Path | str = ".", keep: bool = True) -> Path:
     out.print(f"[bold]1. The first model[/]: the shop has sold {shop.open():,} stones of up to {SMALL} carat")
     first = _loop(settings, shop)
     home = _chapter(settings, shop, first, "stones like those sold", shop.ordinary)
+    out.print(f"   traffic: {_traffic(settings)}", highlight=False)
     out.print(f"   {home.rows} requests for such stones: R2 {home.r2:.2f}, decision: {home.decision}\n")
 
     out.print("[bold]2. The world moves[/]: customers ask for bigger stones; the prices paid come in later")
@@ -65,6 +66,7 @@ def run_demo(folder: Path | str = ".", keep: bool = True) -> Path:
     out.print(f"[bold]3. Retrained[/]: on all {shop.grow():,} stones sold by now; canary, then all the traffic")
     second = _loop(settings, shop)
     mended = _chapter(settings, shop, second, "stones of every size", shop.mixed)
+    out.print(f"   traffic: {_traffic(settings)}", highlight=False)
     out.print(f"   {mended.rows} requests: R2 {mended.r2:.2f}, decision: {mended.decision}\n")
 
     seconds = time.monotonic() - began
@@ -139,11 +141,8 @@ def _chapter(settings: Settings, shop: _Shop, run: Run, what: str, stones: "pd.D
     import pandas as pd
     from sklearn.metrics import mean_absolute_error, r2_score
 
-    from mlops_nb.outer_loop import online
-
-    address = online.endpoint_status(settings, ENDPOINT)[0]["address"]
     names = [f"{what.replace(' ', '-')}-{i}" for i in range(len(stones))]
-    answers = _ask(address, stones.drop(columns="price"), names)
+    answers = _ask(settings, stones.drop(columns="price"), names)
     known = pd.DataFrame({"correlationid": [f"{name}_0" for name in names], "price": stones["price"].to_numpy()})
     write_file(shop.prices, known.to_csv(index=False))
     time.sleep(0.5)  # the collector writes within a fraction of a second
@@ -157,23 +156,32 @@ def _chapter(settings: Settings, shop: _Shop, run: Run, what: str, stones: "pd.D
     )  # fmt: skip
 
 
-def _ask(address: str, stones: "pd.DataFrame", names: Sequence[str]) -> list[float]:
+def _ask(settings: Settings, stones: "pd.DataFrame", names: Sequence[str]) -> list[float]:
     """Send one request a stone over four connections, each named, so that its price can be joined later."""
-    place = urlsplit(address)
+    from mlops_nb.outer_loop import client, credentials
+    from mlops_nb.outer_loop.state import read_wanted
+
+    place = urlsplit(client.base_address(wanted := read_wanted(settings, ENDPOINT)))
+    opens = credentials.authorization(settings, ENDPOINT)
     payload = json.loads(stones.to_json(orient="split", index=False))
     requests = list(zip(names, payload["data"], strict=True))
 
+    def connect() -> HTTPConnection:
+        host, port = place.hostname or "127.0.0.1", place.port
+        if wanted["tls"]:
+            return HTTPSConnection(host, port, timeout=30, context=client.trust(wanted["tls"]["certificate"]))
+        return HTTPConnection(host, port, timeout=30)
+
     def send(part: list[tuple[str, list[Any]]]) -> list[float]:
-        connection = HTTPConnection(place.hostname or "127.0.0.1", place.port, timeout=30)
-        answers = []
+        connection, answers = connect(), []
         for name, row in part:
             body = json.dumps({"input_data": {"columns": payload["columns"], "index": [0], "data": [row]}})
-            headers = {"Content-Type": "application/json", "x-request-id": name}
-            connection.request("POST", place.path, body, headers)
+            headers = {"Content-Type": "application/json", "x-request-id": name, **opens}
+            connection.request("POST", "/score", body, headers)
             answer = connection.getresponse()
             text = answer.read()
             if answer.status != 200:
-                raise RuntimeError(f"{address} answered {answer.status}: {text.decode()}")
+                raise RuntimeError(f"{ENDPOINT} answered {answer.status}: {text.decode()}")
             answers.append(float(json.loads(text)[0]))
         connection.close()
         return answers
@@ -182,6 +190,14 @@ def _ask(address: str, stones: "pd.DataFrame", names: Sequence[str]) -> list[flo
     with ThreadPoolExecutor(4) as pool:
         parts = pool.map(send, [requests[i : i + size] for i in range(0, len(requests), size)])
         return [answer for part in parts for answer in part]
+
+
+def _traffic(settings: Settings) -> str:
+    """Say who answers the requests."""
+    from mlops_nb.outer_loop import online
+
+    found = online.deployments(settings, ENDPOINT)
+    return ", ".join(f"{d.name} ({d.model.removeprefix('model:')}) {d.traffic} %" for d in found)
 
 
 def _table(chapters: list[Chapter]) -> list[tuple[str, ...]]:
@@ -237,6 +253,7 @@ def _finish(settings: Settings, chapters: list[Chapter], report: Path, seconds: 
     out.print("Next:")
     if keep:
         out.print(f"  mlops-nb invoke {ENDPOINT} --state {state}       ask the live endpoint")
+        out.print(f"  mlops-nb traffic {ENDPOINT} --roll-back --state {state}   let the first model answer again")
     else:
         online.stop(settings, ENDPOINT)
         out.print(f"  mlops-nb endpoint start {ENDPOINT} --state {state}   bring the endpoint back")

@@ -142,6 +142,8 @@ def _send(settings: Settings, client: "MLClient", path: Path, kind: str, entity:
         _qualify(settings, client, path, entity)
     elif kind == "monitor":
         _repair(client, path, entity)
+    elif kind == "online_endpoint" and not entity.traffic:
+        _keep_traffic(client, entity)
     with explained(f"apply {path}"), staged(settings, components), silent():
         begins = KINDS[kind].begins
         there = operations.begin_create_or_update(entity).result() if begins else operations.create_or_update(entity)
@@ -157,6 +159,14 @@ def _qualify(settings: Settings, client: "MLClient", path: Path, component: Any)
     if name:
         registry = client._operation_scope.registry_name
         component.environment = f"azureml://registries/{registry}/environments/{name}/versions/{version}"
+
+
+def _keep_traffic(client: "MLClient", entity: Any) -> None:
+    """Leave the traffic of a live endpoint as it is when its file says nothing of it: Azure ML would take all of it away."""
+    from mlops_nb.azure.deploy import keep_traffic
+    from mlops_nb.azure.workspace import find
+
+    keep_traffic(entity, find(client.online_endpoints.get, entity.name))
 
 
 def _repair(client: "MLClient", path: Path, entity: Any) -> None:

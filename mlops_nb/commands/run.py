@@ -11,7 +11,7 @@ import typer
 
 from mlops_nb.commands.azure import submit_scenario
 from mlops_nb.commands.options import As, By, Environment, State, Values, group, parse_values, settings_of
-from mlops_nb.commands.serve import show_endpoints
+from mlops_nb.commands.endpoint import show_endpoints
 from mlops_nb.terminal import load_scenario, run_scenario, say, table
 
 if TYPE_CHECKING:
@@ -273,21 +273,31 @@ def _decide(choice: str, name: str, reason: str, env: str, state: str, by: str, 
     waiting, model = _waiting(settings, name)
     decision = getattr(approval, choice)(settings, model, reason)
     say(f"{decision.decision} {decision.model} by {decision.by} as {decision.persona}")
-    run_scenario(settings_of(env, state), waiting.scenario, None, run_id=waiting.id)
+    if waiting:
+        run_scenario(settings_of(env, state), waiting.scenario, None, run_id=waiting.id)
 
 
-def _waiting(settings: "Settings", name: str) -> "tuple[Run, ModelVersion]":
-    """Find the run that waits for a person about a model, and the model."""
+def _waiting(settings: "Settings", name: str) -> "tuple[Run | None, ModelVersion]":
+    """Find the model to decide on, and the run that waits for that; NAME/VERSION may be one that no run waits for."""
     from mlops_nb.core.records import ModelVersion, SpecificationError, load_record
     from mlops_nb.core.runs import list_runs
 
-    short = name.removeprefix(f"{settings.environment}.").partition("/")[0]
+    short, _, version = name.removeprefix(f"{settings.environment}.").partition("/")
     runs = [r for r in list_runs(settings) if r.state == "waiting" and r.output("stage", "candidate").exists()]
     found = [(r, load_record(ModelVersion, r.output("stage", "candidate"))) for r in runs]
     newest = {m.name: (r, m) for r, m in found if not short or m.name == f"{settings.environment}.{short}"}
+    if version:
+        return next((one for one in newest.values() if str(one[1].version) == version), (None, _registered(settings, name)))
     if len(newest) == 1:
         return next(iter(newest.values()))
     names = ", ".join(m.removeprefix(f"{settings.environment}.") for m in newest)
     if newest:
         raise SpecificationError([f"{len(newest)} models wait in {settings.environment}: {names}. Name one."])
-    raise SpecificationError([f"No model{f' {short}' * bool(short)} waits for an approval in {settings.environment}."])
+    raise SpecificationError([f"No model{f' {short}' * bool(short)} waits for an approval in {settings.environment}. "
+                              "To decide on another one, name its version: NAME/VERSION."])
+
+
+def _registered(settings: "Settings", name: str) -> "ModelVersion":
+    from mlops_nb.outer_loop.models import registered_model
+
+    return registered_model(settings, name)

@@ -1,4 +1,4 @@
-"""Deploy, shift traffic, ask, watch: what concerns an endpoint."""
+"""Deploy a model, shift its traffic, ask it."""
 
 import sys
 from pathlib import Path
@@ -6,71 +6,275 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mlops_nb.commands.endpoint import Endpoint, on_azure, only_here, show_endpoints
 from mlops_nb.commands.options import As, By, Environment, State, group, parse_values, settings_of
-from mlops_nb.terminal import busy, run_scenario, say, table
+from mlops_nb.terminal import busy, say
 
 if TYPE_CHECKING:
-    from mlops_nb.core.runs import Run
+    from mlops_nb.core.records import Deployment
     from mlops_nb.core.settings import Settings
 
 commands = group("")
-app = group("Start and stop local endpoints.")
 
 
 @commands.command()
 def deploy(
     model: Annotated[
-        str, typer.Argument(help="Registered model as NAME or NAME/VERSION; NAME: the version staged last.")
-    ],
+        str,
+        typer.Argument(
+            help="Registered model as NAME, NAME/VERSION or NAME@ALIAS (NAME: the version staged last, else the newest), "
+            "models:/..., runs:/ID/NAME, or a folder with an MLmodel file.",
+            show_default="the file's model",
+        ),
+    ] = "",
     endpoint: Annotated[str, typer.Option("--endpoint", help="Endpoint; by default the model's name.")] = "",
+    deployment: Annotated[str, typer.Option("--deployment", help="Its name; by default blue or green, whichever is idle.")] = "",
+    file: Annotated[
+        str, typer.Option("--file", help="Azure ML deployment file.", show_default="environments/<env>/deployment.yml")
+    ] = "",
+    traffic: Annotated[
+        int | None, typer.Option("--traffic", help="Per cent of the requests that it gets at once.", min=0, max=100, show_default="0")
+    ] = None,
+    own_environment: Annotated[
+        bool, typer.Option("--own-environment", help="Serve it by a Python of its own, with the packages it was saved with.")
+    ] = False,
+    wait: Annotated[float, typer.Option("--wait", help="Seconds for it to become ready.")] = 60,
     env: Environment = "",
     state: State = "",
     by: By = "",
     persona: As = "",
 ) -> None:
-    """Deploy an approved model beside the live one; `traffic` then shifts requests to it."""
-    from mlops_nb.inner_loop import registry
-    from mlops_nb.outer_loop import approval, online
+    """Deploy a model beside the live one; `traffic` then shifts requests to it. With backend = azure, on Azure ML."""
+    from dataclasses import replace
+
+    from mlops_nb.core.records import SpecificationError
+    from mlops_nb.outer_loop import approval, environments, models, online
+    from mlops_nb.outer_loop import traffic as shifting
+    from mlops_nb.outer_loop.wish import deployment_file
 
     settings = settings_of(env, state, by, persona)
-    short, _, version = model.removeprefix(f"{settings.environment}.").partition("/")
-    found = registry.model_version(settings, short, int(version) if version.isdigit() else version or "staged")
-    approval.require(settings, found)
-    with busy(f"deploying {found.name}/{found.version}"):
-        deployment = online.deploy(settings, endpoint or short, found)
-    say(f"{deployment.uri} is ready with {deployment.traffic} % of the traffic.")
+    given, place = deployment_file(settings, file)
+    if file:  # somebody's own file: its names count, and its model
+        endpoint, deployment = endpoint or given.endpoint_name, deployment or given.name
+        model = model or _model_of(given.model, place)
+    if not model:
+        raise SpecificationError(["Which model? Name a registered one, or a folder with an MLmodel file: mlops-nb deploy MODEL"])
+    if settings.backend == "azure":
+        made = _deploy_on_azure(settings, model, endpoint, deployment, traffic, file)
+        say(f"{made.uri} with {made.model.removeprefix('model:')} is ready with {made.traffic} % of the traffic.")
+        return
+    script = given.code_configuration is not None
+    found = models.find_model(settings, model, endpoint, script)
+    short = endpoint or found.name.removeprefix(f"{settings.environment}.")
+    _check_share(settings, short, deployment, traffic)
+    if settings.approval == "required":
+        approval.require(settings, found)
+    with busy(f"deploying {found.name}/{found.version}") as line:
+        python = ""
+        if own_environment:
+            python = environments.make_environment(settings, models.model_folder(settings, found, script), line.update)
+            line.update(f"starting {found.name}/{found.version}")
+        made = online.deploy(settings, short, found, deployment, wait, file, python)
+        if traffic is not None and made.traffic != traffic:
+            before = {one.name: one.traffic for one in online.deployments(settings, short)}
+            now = shifting.shift_traffic(settings, short, shifting.share_out(before, made.name, traffic))
+            made = replace(made, traffic=now.get(made.name, 0))
+    say(f"{made.uri} with {made.model.removeprefix('model:')} is ready with {made.traffic} % of the traffic.")
+    _show_how_to_ask(settings, made, state)
+
+
+def _check_share(settings: "Settings", endpoint: str, deployment: str, traffic: int | None) -> None:
+    """Raise `SpecificationError` for a share that nobody could have the rest of."""
+    from mlops_nb.core.records import SpecificationError
+    from mlops_nb.outer_loop.state import endpoint_names, read_wanted
+
+    shares = read_wanted(settings, endpoint)["traffic"] if endpoint in endpoint_names(settings) else {}
+    if traffic not in (None, 0, 100) and not any(share for name, share in shares.items() if name != deployment):
+        raise SpecificationError([f"--traffic {traffic}: {endpoint} has no other deployment to share with. Leave it out."])
+
+
+def _deploy_on_azure(
+    settings: "Settings", model: str, endpoint: str, deployment: str, traffic: int | None, file: str
+) -> "Deployment":
+    """Deploy on Azure ML; a model that only its workspace has is known by its name and version."""
+    import re
+
+    from mlops_nb.azure.deploy import deploy as deploy_there
+    from mlops_nb.core.records import ModelVersion
+    from mlops_nb.outer_loop import approval, models
+
+    found: ModelVersion | str = model
+    if settings.approval == "required":
+        there = re.fullmatch(r"azureml:([^:/]+):(\d+)", model)
+        found = ModelVersion(there[1], int(there[2]), "") if there else models.find_model(settings, model, endpoint)
+        approval.require(settings, found)
+    with busy(f"deploying {model} on Azure ML") as line:
+        return deploy_there(settings, found, endpoint, deployment, traffic, line.update, file=file)
+
+
+def _model_of(named: Any, file: Path) -> str:
+    """Read what a deployment's file says its model is: a registered one, or a path beside the file."""
+    path = named.get("path", "") if isinstance(named, dict) else named or ""
+    if isinstance(path, str) and path and not path.startswith(("azureml:", "models:", "runs:")):
+        return str((file.parent / path).resolve())
+    return str(path)
+
+
+def _show_how_to_ask(settings: "Settings", made: "Deployment", state: str) -> None:
+    """Print a deployment's address, and a command that asks it."""
+    import json
+    import shlex
+
+    from mlops_nb.outer_loop import client
+    from mlops_nb.outer_loop.state import read_wanted
+
+    wanted = read_wanted(settings, made.endpoint)
+    request = json.dumps(client.example_request(wanted["deployments"][made.name]["path"]) or {"input_data": [[0.0]]})
+    if len(request) > 2000:
+        request = "@request.json"
+    where = "" if settings.environment == "dev" else f" --env {settings.environment}"
+    where += f" --state {shlex.quote(state)}" if state else ""
+    key = {"key": "primary", "aml_token": "token"}.get(wanted["auth_mode"])
+    opens = f"mlops-nb endpoint get-credentials {made.endpoint}{where} --key {key}"
+    if key is None:
+        opens = "az account get-access-token --resource https://ml.azure.com --query accessToken -o tsv"
+    parts = [f'curl {client.base_address(wanted)}/score -H "Authorization: Bearer $({opens})"', "-H 'Content-Type: application/json'"]
+    if wanted["tls"]:
+        parts.append(f"--cacert {shlex.quote(wanted['tls']['certificate'])}")
+    if not made.traffic:
+        parts.append(f"-H 'azureml-model-deployment: {made.name}'")
+    print(f"{client.base_address(wanted)}/score")
+    print(" \\\n  ".join([*parts, f"-d {shlex.quote(request)}"]))
 
 
 @commands.command()
 def traffic(
-    endpoint: Annotated[str, typer.Argument(help="Endpoint.")],
+    endpoint: Endpoint,
     shares: Annotated[list[str] | None, typer.Argument(help="DEPLOYMENT=PER_CENT ...; sum 100, or 0.")] = None,
-    roll_back: Annotated[
-        bool, typer.Option("--roll-back", help="Return to the traffic before the last change.")
-    ] = False,
+    roll_back: Annotated[bool, typer.Option("--roll-back", help="Return to the traffic before the last change.")] = False,
+    mirror: Annotated[str, typer.Option("--mirror", help="DEPLOYMENT=PER_CENT: copies of requests, 0 to 50 per cent.")] = "",
+    compare: Annotated[str, typer.Option("--compare", help="Compare this shadow's answers with the live ones.")] = "",
+    roll_out: Annotated[str, typer.Option("--roll-out", help="Let this deployment take over in steps, or roll back.")] = "",
+    steps: Annotated[str, typer.Option("--steps", help="Of a roll-out, in per cent.")] = "10,50,100",
+    hold: Annotated[float, typer.Option("--hold", help="Seconds under watch at each step.", min=0)] = 10,
+    probe: Annotated[
+        Path | None, typer.Option("--probe", help="JSON request that is asked meanwhile.", show_default="the model's own example")
+    ] = None,
+    max_error_rate: Annotated[
+        float | None, typer.Option("--max-error-rate", help="Share of its answers that may be errors.", show_default="0")
+    ] = None,
+    max_p95_ms: Annotated[
+        float | None, typer.Option("--max-p95-ms", help="What 95 % of its answers may take at most.", show_default="5000")
+    ] = None,
+    max_difference: Annotated[
+        float | None,
+        typer.Option("--max-difference", help="How far its predictions may be apart: 0.1 is a tenth.", show_default="not compared"),
+    ] = None,
     env: Environment = "",
     state: State = "",
     by: By = "",
     persona: As = "",
 ) -> None:
-    """Show, shift or roll back an endpoint's traffic."""
+    """Show, shift, mirror or roll back an endpoint's traffic; roll a deployment out in steps.
+
+    Limits that are not given stand in the properties of the environment's deployment file: mlops_nb.max_error_rate,
+    mlops_nb.max_p95_ms, mlops_nb.max_difference.
+    """
     from mlops_nb.core.records import SpecificationError
     from mlops_nb.outer_loop import online
+    from mlops_nb.outer_loop import traffic as shifting
 
     settings = settings_of(env, state, by, persona)
+    asked = {"shares": shares, "--roll-back": roll_back, "--mirror": mirror, "--compare": compare, "--roll-out": roll_out}
+    if len(named := [name for name, value in asked.items() if value]) > 1:
+        raise SpecificationError([f"{' and '.join(named)}: one at a time."])
+    there = on_azure(settings)
+    if compare or roll_out:
+        only_here(settings, "--compare" if compare else "--roll-out")
     if roll_back:
-        online.roll_back(settings, endpoint)
+        (there or shifting).roll_back(settings, endpoint)
+    elif mirror:
+        (there or shifting).set_mirror(settings, endpoint, _shares([mirror]))
     elif shares:
-        wanted = parse_values(shares)
-        if wrong := [f"{k}={v}: a whole number of per cent is expected." for k, v in wanted.items() if not v.isdigit()]:
-            raise SpecificationError(wrong)
-        online.shift_traffic(settings, endpoint, {name: int(share) for name, share in wanted.items()})
-    show_endpoints(online.endpoint_status(settings, endpoint))
+        (there or shifting).shift_traffic(settings, endpoint, _shares(shares))
+    elif compare:
+        _show_comparison(shifting.compare(settings, endpoint, compare))
+        return
+    elif roll_out:
+        limits = _limits(settings, max_error_rate, max_p95_ms, max_difference)
+        payload = _read_request(probe) if probe else None
+        with busy(f"rolling out {roll_out}"):
+            shifting.roll_out(settings, endpoint, roll_out, _steps(steps), payload, hold, **limits, progress=_show_step)
+    show_endpoints((there or online).endpoint_status(settings, endpoint))
+
+
+def _shares(words: list[str]) -> dict[str, int]:
+    from mlops_nb.core.records import SpecificationError
+
+    wanted = parse_values(words)
+    if wrong := [f"{k}={v}: a whole number of per cent is expected." for k, v in wanted.items() if not v.isdigit()]:
+        raise SpecificationError(wrong)
+    return {name: int(share) for name, share in wanted.items()}
+
+
+def _steps(text: str) -> list[int]:
+    from mlops_nb.core.records import SpecificationError
+
+    words = text.replace(",", " ").split()
+    if wrong := [word for word in words if not word.isdigit()]:
+        raise SpecificationError([f"--steps {text}: {wrong[0]} is no whole number of per cent. Write them like 10,50,100."])
+    return [int(word) for word in words]
+
+
+def _limits(settings: "Settings", error_rate: float | None, p95_ms: float | None, difference: float | None) -> dict[str, Any]:
+    """Complete the limits of a roll-out from the deployment file's properties."""
+    from mlops_nb.core.records import SpecificationError
+    from mlops_nb.outer_loop.wish import deployment_file
+
+    given, place = deployment_file(settings)
+    limits: dict[str, Any] = {"max_error_rate": 0.0, "max_latency_ms": 5000.0, "max_difference": None}
+    for name, key in (("max_error_rate", "max_error_rate"), ("max_latency_ms", "max_p95_ms"), ("max_difference", "max_difference")):
+        if text := given.properties.get(f"mlops_nb.{key}"):
+            try:
+                limits[name] = float(text)
+            except ValueError:
+                raise SpecificationError([f"{place}: properties: mlops_nb.{key}: '{text}' is no number."]) from None
+    told = {"max_error_rate": error_rate, "max_latency_ms": p95_ms, "max_difference": difference}
+    return limits | {name: value for name, value in told.items() if value is not None}
+
+
+def _show_step(record: dict[str, Any]) -> None:
+    """Print one step of a roll-out."""
+    found = [f"{record['requests']} answers", f"{record['errors']} errors"]
+    if record["p95_ms"] is not None:
+        found.append(f"95 % within {record['p95_ms']:g} ms")
+    if record["difference"] is not None:
+        found.append(f"difference {record['difference']:.4g}")
+    colour, told = ("red", record["problem"]) if record["problem"] else ("green", "well")
+    say(f"  {record['step']:>3} %  [{colour}]{'not well' if told != 'well' else told}[/]  {', '.join(found)}")
+
+
+def _show_comparison(found: Any) -> None:
+    """Print a shadow's answers beside the live ones."""
+    from mlops_nb.terminal import table
+
+    def pair(name: str, unit: str, values: tuple[float, float]) -> tuple[str, str, str]:
+        return name, *(f"{value:.4g}{unit}" for value in values)  # type: ignore[return-value]
+
+    rows = [
+        pair("answers that are errors", " %", (found.errors[0] * 100, found.errors[1] * 100)),
+        pair("50 % within", " ms", found.p50_ms),
+        pair("95 % within", " ms", found.p95_ms),
+    ]
+    table(f"{found.shadow} of {found.endpoint}, on {found.pairs} requests that both answered", ("", "live", found.shadow), rows)
+    say(f"{found.differ:.2%} of {found.predictions} predictions are not the same; difference {found.difference:.4g}")
+    if found.mean is not None:
+        say(f"numbers differ by {found.mean:.4g} in the mean, {found.largest:.4g} at most")
 
 
 @commands.command()
 def invoke(
-    endpoint: Annotated[str, typer.Argument(help="Endpoint.")],
+    endpoint: Endpoint,
     request: Annotated[Path | None, typer.Argument(help="JSON request file; - reads standard input.")] = None,
     deployment: Annotated[str, typer.Option("--deployment", help="Ask this deployment, whatever the traffic.")] = "",
     env: Environment = "",
@@ -79,82 +283,15 @@ def invoke(
     """Send a request to an endpoint and print its answer; without a file, its own example."""
     import json
 
+    from mlops_nb.core.records import SpecificationError
     from mlops_nb.outer_loop import online
 
     settings = settings_of(env, state)
+    there = on_azure(settings)
+    if there and request is None:
+        raise SpecificationError(["Give a JSON request, or - for standard input: Azure ML does not say what an endpoint takes."])
     payload = _example(settings, endpoint) if request is None else _read_request(request)
-    print(json.dumps(online.invoke(settings, endpoint, payload, deployment)))
-
-
-@app.command("start")
-def start(endpoint: str, env: Environment = "", state: State = "") -> None:
-    """Start an endpoint again, as it was."""
-    from mlops_nb.outer_loop import online
-
-    with busy(f"starting {endpoint}"):
-        online.start(settings_of(env, state), endpoint)
-    say(f"{endpoint} answers.")
-
-
-@app.command("stop")
-def stop(endpoint: str, env: Environment = "", state: State = "") -> None:
-    """Stop an endpoint; what it is stays written, `start` brings it back."""
-    from mlops_nb.outer_loop import online
-
-    online.stop(settings_of(env, state), endpoint)
-    say(f"{endpoint} is stopped.")
-
-
-@app.command("remove")
-def remove(
-    endpoint: str, deployment: str, env: Environment = "", state: State = "", by: By = "", persona: As = ""
-) -> None:
-    """Remove a deployment that has no traffic."""
-    from mlops_nb.outer_loop import online
-
-    online.remove(settings_of(env, state, by, persona), endpoint, deployment)
-    say(f"{endpoint}/{deployment} is removed.")
-
-
-@commands.command()
-def monitor(
-    endpoint: Annotated[str, typer.Argument(help="Endpoint.")],
-    file: Annotated[
-        str, typer.Option("--file", help="Azure ML monitor file.", show_default="environments/<env>/monitor.yml")
-    ] = "",
-    ground_truth: Annotated[
-        str, typer.Option("--ground-truth", help="CSV or Parquet with correlationid and the truth.")
-    ] = "",
-    env: Environment = "",
-    state: State = "",
-    by: By = "",
-    persona: As = "",
-) -> None:
-    """Watch an endpoint: run its monitor notebook now, and follow the alert as settings.ini says."""
-    import json
-
-    from mlops_nb.core.records import SpecificationError
-
-    settings = settings_of(env, state, by, persona)
-    made = _runs_of(settings, endpoint)
-    if not made:
-        where = settings.environment
-        raise SpecificationError([f"No run has deployed '{endpoint}' in {where}. Start with: mlops-nb run classical"])
-    values = made[-1].values | {"monitor": file, "ground_truth": ground_truth}
-    found = run_scenario(settings, made[-1].scenario, values, only="monitor", run_id=made[-1].id)
-    alert = json.loads(found.output("monitor", "decision").read_text())
-    rows = [
-        (s["type"], s["feature"], s["metric"], _number(s["value"]), _number(s["threshold"]), s["problem"] or "breached")
-        for s in alert["signals"]
-    ]
-    if rows:
-        table("Alert", ("signal", "feature", "metric", "value", "threshold", ""), rows)
-    say(f"decision: [bold]{alert['action']}[/]; the whole picture: {found.folder / '50_monitor.html'}")
-    if alert["action"] == "retrain":
-        if settings.retrain == "automatic":
-            run_scenario(settings, found.scenario, found.values, force=True)  # whatever changed: a person or a policy wants a new model
-        else:
-            say(f"To retrain: mlops-nb run {found.scenario} --force {_repeat(found.values)}")
+    print(json.dumps((there or online).invoke(settings, endpoint, payload, deployment)))
 
 
 def _read_request(path: Path) -> Any:
@@ -171,50 +308,23 @@ def _read_request(path: Path) -> Any:
 
 
 def _example(settings: "Settings", endpoint: str) -> Any:
-    """Take two rows of the table that the endpoint's model was validated on, and show the request."""
+    """Take two rows that the endpoint's model was validated on, else an example of what it takes, and show the request."""
     import json
 
+    from mlops_nb.core.records import SpecificationError
     from mlops_nb.data_estate import tables
+    from mlops_nb.outer_loop import client, online
+    from mlops_nb.outer_loop.state import read_wanted
 
-    validation = tables.latest(settings, endpoint, "validation")
-    rows = tables.read_table(settings, validation).drop(columns=["prediction", validation.target]).head(2)
-    payload = {"input_data": json.loads(rows.to_json(orient="split"))}
+    live = online.deployments(settings, endpoint)
+    try:
+        validation = tables.latest(settings, endpoint, "validation")
+        rows = tables.read_table(settings, validation).drop(columns=["prediction", validation.target]).head(2)
+        payload: Any = {"input_data": json.loads(rows.to_json(orient="split"))}
+    except (FileNotFoundError, ValueError):
+        folder = read_wanted(settings, endpoint)["deployments"][live[0].name]["path"] if live else ""
+        payload = client.example_request(folder) if folder else None
+    if payload is None:
+        raise SpecificationError([f"{endpoint} does not say what it takes. Give a JSON request, or - for standard input."])
     print(json.dumps(payload), file=sys.stderr)
     return payload
-
-
-def show_endpoints(found: list[dict[str, Any]]) -> None:
-    """Print endpoints as a table."""
-    rows = [
-        (
-            e["endpoint"],
-            e["deployment"],
-            e["state"],
-            f"{e['traffic']} %",
-            e["model"].removeprefix("model:"),
-            e["address"],
-        )
-        for e in found
-    ]
-    if rows:
-        table("Endpoints", ("endpoint", "deployment", "state", "traffic", "model", "address"), rows)
-
-
-def _runs_of(settings: "Settings", endpoint: str) -> "list[Run]":
-    from mlops_nb.core.records import Deployment, load_record
-    from mlops_nb.core.runs import list_runs
-
-    runs = [r for r in list_runs(settings) if r.steps.get("deploy") == "done"]
-    return [r for r in runs if load_record(Deployment, r.output("deploy", "deployed")).endpoint == endpoint]
-
-
-def _repeat(values: dict[str, Any]) -> str:
-    import shlex
-
-    where = "" if values["environment"] == "dev" else f"--env {values['environment']} "
-    given = {name: value for name, value in values.items() if name != "environment" and value != ""}
-    return where + " ".join(f"-p {shlex.quote(f'{name}={value}')}" for name, value in given.items())
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"

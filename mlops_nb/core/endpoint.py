@@ -109,7 +109,7 @@ class EndpointFile(Part):
     identity: Any = None
     location: str = ""
 
-
+# %% ../../nbs/core/20_endpoint.ipynb #22faa788
 class DeploymentFile(Part):
     """An online deployment, as its YAML file declares it: managed, or Kubernetes."""
 
@@ -137,7 +137,7 @@ class DeploymentFile(Part):
     egress_public_network_access: str = "enabled"
     private_network_connection: bool = False
 
-# %% ../../nbs/core/20_endpoint.ipynb #98eac8e7
+# %% ../../nbs/core/20_endpoint.ipynb #b58be752
 def load_endpoint(path: Path | str) -> EndpointFile:
     """Read an online endpoint's file; raises `SpecificationError` with every fault, by file, line and key."""
     found = load_specification(EndpointFile, path)
@@ -158,7 +158,7 @@ def load_deployment(path: Path | str) -> DeploymentFile:
         raise SpecificationError([f"{path}:1: instance_type: missing; a managed deployment names its machine, e.g. Standard_DS3_v2."])
     return found
 
-# %% ../../nbs/core/20_endpoint.ipynb #c4bdc2cd
+# %% ../../nbs/core/20_endpoint.ipynb #e2aad5ea
 class BatchDefaults(Part):
     """What a batch endpoint uses when nothing else is asked for."""
 
@@ -185,7 +185,7 @@ class RetrySettings(Part):
     max_retries: int = Field(default=3, ge=0)
     timeout: int = Field(default=30, ge=1)  # seconds
 
-# %% ../../nbs/core/20_endpoint.ipynb #4086d2a2
+# %% ../../nbs/core/20_endpoint.ipynb #3ea60dc1
 class BatchSettings(Part):
     """How a batch deployment goes through its files."""
 
@@ -207,7 +207,7 @@ class Resources(Part):
     instance_type: str = ""
     properties: dict[str, Any] = {}
 
-
+# %% ../../nbs/core/20_endpoint.ipynb #3539ca82
 class BatchDeploymentFile(Part):
     """A batch deployment of a model, as its YAML file declares it."""
 
@@ -226,7 +226,7 @@ class BatchDeploymentFile(Part):
     tags: dict[str, str] = {}
     properties: dict[str, str] = {}
 
-# %% ../../nbs/core/20_endpoint.ipynb #e2aad5ea
+# %% ../../nbs/core/20_endpoint.ipynb #849f6cb8
 def load_batch_endpoint(path: Path | str) -> BatchEndpointFile:
     """Read a batch endpoint's file; raises `SpecificationError` with every fault, by file, line and key."""
     return load_specification(BatchEndpointFile, path)

@@ -61,7 +61,7 @@ def require(settings: Settings, model: ModelVersion) -> Approval:
         return found
     allowed = access.may(settings, "approve")
     persona = "project_lead" if "project_lead" in allowed else next(iter(allowed), "PERSONA")
-    name = shlex.quote(model.name.removeprefix(f"{settings.environment}."))
+    name = shlex.quote(f"{model.name.removeprefix(f'{settings.environment}.')}/{model.version}")
     where = "" if settings.environment == "dev" else f" --env {settings.environment}"
     command = f'mlops-nb approve {name}{where} --by NAME --as {persona} --reason "..."'
     if found:

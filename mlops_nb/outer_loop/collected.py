@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from ..core.records import Deployment
 from ..core.settings import Settings
@@ -29,76 +30,106 @@ class Collected:
     requests: int  # requests the rows came with
     torn: int = 0  # lines that are no JSON: a crash while writing
     repeated: int = 0  # lines of a request already read: a retry
-    foreign: int = 0  # JSON that is no event with rows (another writer, or a payload stored elsewhere)
+    foreign: int = 0  # JSON that is no event with rows (another writer)
+    missing: int = 0  # events whose payload is in a file of its own that is not there
 
     @property
     def faults(self) -> str:
         """Say what could not be used, empty when everything could."""
-        found = {"torn": self.torn, "repeated": self.repeated, "foreign": self.foreign}
+        found = {"torn": self.torn, "repeated": self.repeated, "foreign": self.foreign, "missing": self.missing}
         return ", ".join(f"{count} {what}" for what, count in found.items() if count)
 
 # %% ../../nbs/outer_loop/40_collected.ipynb #3f7d800e
-_HOUR = dt.timedelta(hours=1)
+_Span = tuple[dt.datetime, dt.datetime]  # from: included, to: excluded
 
 
-def _partitions(folder: Path, start: dt.datetime, end: dt.datetime) -> Iterator[tuple[dt.datetime, Path]]:
-    for path in sorted(folder.glob("[0-9]*/[0-9]*/[0-9]*/[0-9]*/*.jsonl")):
-        try:
-            hour = dt.datetime.strptime("/".join(path.parts[-5:-1]), "%Y/%m/%d/%H").replace(tzinfo=dt.UTC)
-        except ValueError:  # no date: 2026/13/...
-            continue
-        if start - _HOUR < hour < end:
-            yield hour, path
+def _span(parts: tuple[str, ...]) -> _Span | None:
+    """Return what a folder such as 2026/11/20 stands for: a year, a month, a day, an hour or a minute; None for no such time."""
+    try:
+        numbers = [int(part) for part in parts]
+        begin = dt.datetime(*[*numbers, 1, 1][: max(3, len(numbers))], tzinfo=dt.UTC)  # type: ignore[misc,arg-type]
+        if len(numbers) > 2:
+            return begin, begin + (dt.timedelta(days=1), dt.timedelta(hours=1), dt.timedelta(minutes=1))[len(numbers) - 3]
+        months = 12 * begin.year + (begin.month if len(numbers) == 2 else 12)
+        return begin, dt.datetime(months // 12, months % 12 + 1, 1, tzinfo=dt.UTC)
+    except ValueError:  # no date: 2026/13/...
+        return None
 
 
-def _moment(event: dict[str, Any], hour: dt.datetime) -> dt.datetime:
+def _partitions(folder: Path, start: dt.datetime, end: dt.datetime, parts: tuple[str, ...] = ()) -> Iterator[tuple[_Span, Path]]:
+    span = _span(parts) if parts else None
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.suffix == ".jsonl" and span:
+            yield span, path
+        elif path.name.isdecimal() and len(parts) < 5:
+            inner = _span((*parts, path.name))
+            if inner and inner[0] < end and inner[1] > start:
+                yield from _partitions(path, start, end, (*parts, path.name))
+
+# %% ../../nbs/outer_loop/40_collected.ipynb #bbb8bf22
+def _moment(event: dict[str, Any], span: _Span) -> dt.datetime:
     try:
         time = dt.datetime.fromisoformat(str(event.get("time")))
     except ValueError:
-        return hour
+        return span[0]
     time = time if time.tzinfo else time.replace(tzinfo=dt.UTC)
-    return time if hour <= time < hour + _HOUR else hour
+    return time if span[0] <= time < span[1] else span[0]
 
-# %% ../../nbs/outer_loop/40_collected.ipynb #bbb8bf22
-def _events(
-    folder: Path, start: dt.datetime, end: dt.datetime, model_version: int | None, skipped: Counter[str]
-) -> Iterator[tuple[str, dt.datetime, list[dict[str, Any]]]]:
-    seen: set[str] = set()
-    for hour, path in _partitions(folder, start, end):
-        for line in path.read_bytes().splitlines():
-            try:
-                event = json.loads(line)
-            except ValueError:
-                skipped["torn"] += bool(line.strip())
-                continue
-            if not _is_event(event):
-                skipped["foreign"] += 1
-            elif start <= (time := _moment(event, hour)) < end and model_version in (None, _version(event)):
-                request = str(event.get("correlationid") or event["id"])
-                if request in seen:
-                    skipped["repeated"] += 1
-                    continue
-                seen.add(request)
-                yield request, time, event["data"]
+# %% ../../nbs/outer_loop/40_collected.ipynb #2c63ac74
+def _payload(event: dict[str, Any], path: Path) -> Any:
+    """Return an event's data, from its own file where it has one; raises `FileNotFoundError` when that is not there."""
+    if str(event.get("datainblob", "")).lower() != "true":
+        return event.get("data")
+    name = unquote(str(event.get("data"))).replace("\\", "/").rpartition("/")[2]
+    if not name or not (path.parent / name).is_file():
+        raise FileNotFoundError(f"{path}: no file {name} beside it")
+    content = (path.parent / name).read_bytes()
+    if "json" in str(event.get("datacontenttype", "json")):
+        return json.loads(content)
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        return content
 
 
 def _is_event(event: Any) -> bool:
-    return (isinstance(event, dict) and "specversion" in event and "id" in event
-            and isinstance(event.get("data"), list) and all(isinstance(row, dict) for row in event["data"]))
+    return isinstance(event, dict) and "specversion" in event and "id" in event and "data" in event
 
 
 def _version(event: dict[str, Any]) -> int | None:
     version = str(event.get("modelversion", ""))
     return int(version) if version.isdigit() else None
 
-# %% ../../nbs/outer_loop/40_collected.ipynb #639abf0f
+# %% ../../nbs/outer_loop/40_collected.ipynb #1e9ebcad
+def _events(
+    folder: Path, start: dt.datetime, end: dt.datetime, model_version: int | None, skipped: Counter[str]
+) -> Iterator[tuple[str, dt.datetime, dict[str, Any], Any]]:
+    seen: set[str] = set()
+    for span, path in _partitions(folder, start, end):
+        for line in path.read_bytes().splitlines():
+            try:
+                event = json.loads(line)
+                if not _is_event(event):
+                    skipped["foreign"] += 1
+                elif start <= (time := _moment(event, span)) < end and model_version in (None, _version(event)):
+                    request = str(event.get("correlationid") or event["id"])
+                    skipped["repeated"] += request in seen
+                    if request not in seen:
+                        yield request, time, event, _payload(event, path)
+                    seen.add(request)
+            except FileNotFoundError:
+                skipped["missing"] += 1
+            except ValueError:
+                skipped["torn"] += bool(line.strip())
+
+# %% ../../nbs/outer_loop/40_collected.ipynb #e2e5d814
 def read_folder(
     folder: Path | str,  # of one collection: the folder that holds the years
     start: dt.datetime,  # with a time zone; included
     end: dt.datetime,  # with a time zone; excluded
     model_version: int | None = None,  # only answers of this version; None: of any
 ) -> Collected:
-    """Read one collection's lines of a window; a folder that is not there has collected nothing."""
+    """Read one collection's rows of a window; a folder that is not there has collected nothing."""
     import pandas as pd
 
     skipped: Counter[str] = Counter()
@@ -106,7 +137,10 @@ def read_folder(
     ids: list[str] = []
     times: list[dt.datetime] = []
     requests = 0
-    for request, time, data in _events(Path(folder), start, end, model_version, skipped):
+    for request, time, _, data in _events(Path(folder), start, end, model_version, skipped):
+        if not isinstance(data, list) or not all(isinstance(row, dict) for row in data):
+            skipped["foreign"] += 1
+            continue
         requests += 1
         rows += data
         ids += [f"{request}_{number}" for number in range(len(data))]
@@ -116,15 +150,30 @@ def read_folder(
         frame["time"] = pd.to_datetime(pd.Series(times, dtype="datetime64[us, UTC]"))
     return Collected(frame, requests, **skipped)
 
-# %% ../../nbs/outer_loop/40_collected.ipynb #2c63ac74
+# %% ../../nbs/outer_loop/40_collected.ipynb #c55d99a8
+_BODIES = ("request", "response")
+
+
+def _read_bodies(folder: Path, start: dt.datetime, end: dt.datetime) -> Collected:
+    import pandas as pd
+
+    skipped: Counter[str] = Counter()
+    columns = ["correlationid", "time", "data", "datacontenttype", "method", "path", "headers"]
+    rows = [{**event, "correlationid": request, "time": time, "data": data}
+            for request, time, event, data in _events(folder, start, end, None, skipped)]
+    frame = pd.DataFrame([[row.get(name) for name in columns] for row in rows], columns=columns, dtype=object)
+    frame["time"] = pd.to_datetime(pd.Series([row["time"] for row in rows], dtype="datetime64[us, UTC]"))
+    return Collected(frame, len(rows), **skipped)
+
+
 def read_collected(
     settings: Settings,
     deployment: Deployment,
-    collection: str,  # model_inputs or model_outputs
+    collection: str,  # model_inputs or model_outputs, one of a script's own, or request or response
     start: dt.datetime,
     end: dt.datetime,
-    model_version: int | None = None,
+    model_version: int | None = None,  # bodies have none
 ) -> Collected:
     """Read what a deployment of this environment collected in a window, oldest partition first."""
     folder = settings.collected / deployment.endpoint / deployment.name / collection
-    return read_folder(folder, start, end, model_version)
+    return _read_bodies(folder, start, end) if collection in _BODIES else read_folder(folder, start, end, model_version)

@@ -1,143 +1,538 @@
 """Keep what the model was asked and what it answered, in Azure ML's layout, without ever slowing a request.
 
-One line per request and collection, a CloudEvent, in `<collection>/yyyy/MM/dd/HH/<instance>.jsonl`. A thread writes;
-when it falls behind, or the disk refuses, records are dropped and counted.
+One line per request and collection, a CloudEvent, in `<collection>/<time>/<instance>.jsonl`, where the time's folders are as
+deep as the rolling rate says: `yyyy/MM/dd/HH` for Hour and `yyyy/MM/dd` for Day, as Azure ML documents; `yyyy/MM/dd/HH/mm` for
+Minute, `yyyy/MM` for Month and `yyyy` for Year follow from these. A payload over 4 MB, and one that is no text, is a file of its
+own in the same folder, named by the event's id; the event then says `"datainblob":"true"`, and its `data` is the file's address.
+
+The data path only puts what it has into a queue. A thread turns it into lines and appends whole lines, many in one write; what
+is killed loses what waited, 0.1 s at most, and tears no line but the last of its own file. When the thread falls behind, or the
+disk refuses, requests are dropped and counted by reason: QueueFull, DiskFull, WriteFailed, NotSerializable, Closed.
 """
 
-import datetime as dt
+import atexit
+import errno
+import json
 import logging
+import math
 import os
-import queue
 import random
 import threading
-import uuid
-from dataclasses import dataclass, field
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import orjson
 
 from mlops_nb import __version__
-from mlops_nb.serving.payload import as_json, as_rows
+from mlops_nb.serving.config import Config
 
 log = logging.getLogger(__name__)
 
-_WAITING = 1000  # requests held back for a slow disk before new ones are dropped
+MAX_WAITING = 20_000  # requests held back for a slow disk before new ones are dropped
+MAX_WAITING_BYTES = 64 * 2**20  # the same, by what they hold on to
+MAX_INLINE = 4 * 2**20  # bytes of a payload that stands in its line
+RATES = {"Minute": "%Y/%m/%d/%H/%M", "Hour": "%Y/%m/%d/%H", "Day": "%Y/%m/%d", "Month": "%Y/%m", "Year": "%Y"}
+_GATHER, _SOON = 0.1, 0.02  # seconds that the first of a batch waits for others: under load, to wake up less often; else
+_BATCH = 64  # requests turned into lines before they are written; the data path may have to wait that long for the interpreter
+_OVERHEAD = 1500  # bytes that a waiting request takes besides its payload
+_NEVER = {"authorization", "cookie", "proxy-authorization", "set-cookie"}  # headers that are secrets
 
 
-@dataclass(frozen=True)
-class Scored:
-    """One request that was answered."""
+class Rows(NamedTuple):
+    """Some rows of a larger table: a request's share of a batch, without a copy on the data path."""
 
-    inputs: Any  # the checked table
-    outputs: Any  # the model's predictions
-    correlation: str  # the request's id; a row's is `<correlation>_<row>`
-    request: str  # the id the client gave, or the same
+    table: Any  # what `collect` takes, of the whole batch; the requests of one batch hand over the same object
+    start: int
+    stop: int
+
+
+@dataclass(slots=True)
+class _Asked:
+    """One request that was answered, as it waits."""
+
+    at: float  # seconds since 1970
     draw: float  # 0 to 1, decides for all collections alike whether it is in the sample
-    at: dt.datetime = field(default_factory=lambda: dt.datetime.now(dt.UTC))
+    weight: int  # bytes
+    correlation: str
+    request: str
+    inputs: Any = None
+    outputs: Any = None
+    body: bytes = b""
+    answer: bytes = b""
+    more: dict[str, Any] | None = None  # captured headers, method, path, types of the bodies
+
+
+@dataclass(slots=True)
+class _Posted:
+    """One event that a scoring script has made itself, as it waits."""
+
+    at: float
+    weight: int
+    collection: str
+    correlation: str
+    data: bytes
+    more: dict[str, Any]  # attributes of the event
+    text: bool  # whether the data is JSON
 
 
 class Collector:
-    """Write the collections of one deployment process until it is closed."""
+    """Write the collections of one deployment process until it is closed; safe to call from any thread."""
 
     def __init__(
         self,
         folder: Path | str,  # <collected>/<endpoint>/<deployment>
         source: str,  # the deployment's address
         version: str,  # of the model
-        rates: dict[str, float],  # collection -> share of requests kept, 0 to 1
+        rates: Mapping[str, float],  # collection -> share of requests kept, 0 to 1
+        rolling_rate: str = "Hour",  # one of `RATES`
+        capture_headers: Iterable[str] = (),  # kept beside the bodies of requests and answers
+        instance: str = "local",  # part of the files' name
+        columns: Callable[[], Sequence[str]] = list,  # names the columns of inputs that come without names; asked once
     ):
-        self.folder, self.source, self.version, self.rates = Path(folder), source, version, rates
-        self.instance = f"local-{uuid.uuid4().hex[:12]}"  # new in every process: one writer per file
-        self.written = self.dropped = 0
-        self._waiting: queue.Queue[Scored | None] = queue.Queue(_WAITING)
-        self._open: dict[str, tuple[Path, int]] = {}  # collection -> its file of this hour
-        self._complained = False
+        self.folder, self.source, self.version = Path(folder).absolute(), source, version
+        self.rates = {name: float(rate) for name, rate in rates.items() if rate > 0}
+        self.instance = f"{instance}-{random.getrandbits(32):08x}"  # new in every process: one writer per file
+        self._roll, self._tables = RATES[rolling_rate.capitalize()], _Tables(columns)
+        self._captured = sorted({name.lower() for name in capture_headers} - _NEVER)
+        self._asked = {name: rate for name, rate in self.rates.items() if name in _FROM_REQUESTS}
+        self._largest, self._smallest = max(self._asked.values(), default=0.0), min(self._asked.values(), default=0.0)
+        self._always = list(self._asked)
+        self.bodies = "request" in self._asked or "response" in self._asked  # whether bodies and headers are of any use
+        self._waiting: deque[_Asked | _Posted] = deque()
+        self._entered = self._left = 0  # bytes; the first changes under the lock, the second in the thread
+        self._lock, self._wake, self._closing = threading.Lock(), threading.Event(), threading.Event()
+        self._refused: Counter[str] = Counter()  # changes under the lock
+        self._kept: Counter[str] = Counter()  # changes in the thread, as does the next
+        self._failed: Counter[str] = Counter()
+        self._files = _Files(self.folder, self.instance)
+        self.before_close: Callable[[], None] = lambda: None  # lets others hand over what they hold back
+        fixed = {"specversion": "1.0", "source": source}
+        self._heads = {name: _dumps({**fixed, "type": f"azureml.inference.{name}"})[:-1] + b"," for name in self.rates}
+        about = {"datacontenttype": "application/json", "modelversion": version, "collectdatatype": "pandas.core.frame.DataFrame"}
+        self._about = _dumps({**about, "agent": f"mlops-nb/{__version__}"})[1:-1] + b","
+        digits = f"{random.getrandbits(80):020x}"
+        self._stem, self._number = f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}", 0
         self._thread = threading.Thread(target=self._run, name="collector", daemon=True)
         self._thread.start()
 
-    def collect(self, inputs: Any, outputs: Any, correlation: str, request: str) -> None:
-        """Hand over one request; returns at once."""
+    def collect(
+        self,
+        inputs: Any,  # frame, `payload.Table`, mapping of columns, array or list of rows, or `Rows` of one; None: no table
+        outputs: Any,  # the model's predictions, in any of these; nobody may change either afterwards
+        correlation: str,  # the request's id; a row's is `<correlation>_<row>`
+        request: str,  # the id the client gave, or the same
+        *,
+        body: bytes = b"",  # as it came; also tells how much the table takes
+        answer: bytes = b"",  # as it went
+        headers: Mapping[str, str] | None = None,  # of the request, names in lower case
+        method: str = "POST",
+        path: str = "/score",
+        answer_type: str = "application/json",
+    ) -> None:
+        """Hand over one request; returns at once, and never raises."""
         draw = random.random()  # noqa: S311 a sample, not a secret
-        if not any(draw < rate for rate in self.rates.values()):
+        if draw >= self._largest:
             return
         try:
-            self._waiting.put_nowait(Scored(inputs, outputs, correlation, request, draw))
-        except queue.Full:
-            self.dropped += 1
+            weight = _OVERHEAD + _weight(inputs, body) + _weight(outputs, answer)
+            asked = _Asked(time.time(), draw, weight, correlation, request, inputs, outputs)
+            if self.bodies:
+                asked.weight += len(body) + len(answer)
+                asked.body, asked.answer = body, answer
+                asked.more = {"method": method, "path": path, "answer_type": answer_type}
+                if headers is not None:
+                    asked.more["body_type"] = headers.get("content-type", "application/json")
+                    asked.more["headers"] = {name: headers[name] for name in self._captured if name in headers}
+            self._enqueue(asked)
+        except Exception:  # nothing in here may be the request's trouble
+            log.exception("Request %s was not collected", correlation)
+
+    def post(
+        self,
+        collection: str,
+        data: bytes,  # JSON, or anything when `text` is false
+        correlation: str,
+        at: float,  # seconds since 1970
+        text: bool = True,
+        **more: str,  # attributes of the event
+    ) -> bool:  # whether it was taken
+        """Hand over an event that a scoring script has made; returns at once, and never raises."""
+        return self._enqueue(_Posted(at, _OVERHEAD + len(data), collection, correlation, data, more, text))
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Return how many requests are kept by collection, and dropped by `<collection>:<reason>`."""
+        dropped = dict(self._refused)  # a copy, as the thread goes on counting
+        for key, lost in dict(self._failed).items():
+            dropped[key] = dropped.get(key, 0) + lost
+        return {"collected": dict(self._kept), "dropped": dropped}
 
     def close(self, wait: float = 5) -> None:
-        """Write what is waiting, at most `wait` seconds long, and close the files."""
-        try:
-            self._waiting.put(None, timeout=wait)
-        except queue.Full:
-            return
+        """Write what is waiting, at most `wait` seconds long, and close the files; whatever comes later is dropped."""
+        self.before_close()
+        self._closing.set()
+        self._wake.set()
         self._thread.join(wait)
 
+    def _enqueue(self, item: _Asked | _Posted) -> bool:
+        with self._lock:
+            full = len(self._waiting) >= MAX_WAITING or self._entered - self._left + item.weight > MAX_WAITING_BYTES
+            if full or self._closing.is_set():
+                reason = "QueueFull" if full else "Closed"
+                self._refused.update(f"{name}:{reason}" for name in self._wanted(item))
+                return False
+            self._entered += item.weight
+            self._waiting.append(item)
+        if not self._wake.is_set():
+            self._wake.set()
+        return True
+
     def _run(self) -> None:
-        while (scored := self._waiting.get()) is not None:
-            try:
-                self._write(scored)
-                self.written += 1
-                self._complained = False
-            except Exception as problem:  # a full disk, a value that is no JSON: never the request's trouble
-                self.dropped += 1
-                if not self._complained:
-                    log.warning("Not collected: %s: %s", type(problem).__name__, problem)
-                self._complained = True
-        for _, handle in self._open.values():
-            os.fsync(handle)
-            os.close(handle)
+        busy = False
+        while not (self._closing.is_set() and not self._waiting):
+            if not busy:  # under load nobody needs to wake us
+                self._wake.clear()
+                if not self._waiting and not self._closing.is_set():
+                    self._wake.wait()
+            self._closing.wait(_GATHER if busy else _SOON)
+            self._files.look()
+            busy = len(self._waiting) > _BATCH / 4
+            while self._waiting:
+                batch = [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
+                try:
+                    self._write(batch)
+                except Exception:  # the thread must live
+                    log.exception("A batch was not collected")
+                self._tables.forget()
+                self._left += sum(item.weight for item in batch)
+        self._files.close()
 
-    def _write(self, scored: Scored) -> None:
-        for collection, rate in self.rates.items():
-            if scored.draw < rate:
-                table = scored.inputs if collection == "model_inputs" else scored.outputs
-                self._append(collection, scored.at, self._event(collection, scored, as_json(_records(table))))
+    def _write(self, batch: list[_Asked | _Posted]) -> None:
+        lines: dict[tuple[str, str], list[bytes]] = {}
+        for item in batch:
+            folder = _folder(self._roll, int(item.at) // 60)
+            common = _common(item.at, item.correlation, item.request if isinstance(item, _Asked) else item.correlation)
+            for collection in self._wanted(item):
+                try:
+                    made = _posted(item) if isinstance(item, _Posted) else self._part(collection, item)
+                    if made:
+                        line = self._line(collection, folder, common, *made)
+                        lines.setdefault((collection, folder), []).append(line)
+                except Exception as problem:
+                    self._fail(collection, _reason(problem), 1, problem)
+        for (collection, folder), those in lines.items():
+            written, fault = self._files.append(collection, f"{collection}/{folder}", those)
+            self._kept[collection] += written
+            if fault:
+                self._fail(collection, _reason(fault), len(those) - written, fault)
 
-    def _event(self, collection: str, scored: Scored, data: bytes) -> bytes:
-        event = {
-            "specversion": "1.0",
-            "id": str(uuid.uuid4()),
-            "source": self.source,
-            "type": f"azureml.inference.{collection}",
-            "datacontenttype": "application/json",
-            "time": scored.at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-            "contentrange": f"bytes 0-{len(data) - 1}/{len(data)}",
-            "correlationid": scored.correlation,
-            "xrequestid": scored.request,
-            "modelversion": self.version,
-            "collectdatatype": "pandas.core.frame.DataFrame",
-            "agent": f"mlops-nb/{__version__}",
-        }
-        return as_json(event)[:-1] + b',"data":' + data + b"}\n"
+    def _wanted(self, item: _Asked | _Posted) -> list[str]:
+        if isinstance(item, _Posted):
+            return [item.collection]
+        return self._always if item.draw < self._smallest else [name for name, rate in self._asked.items() if item.draw < rate]
 
-    def _append(self, collection: str, at: dt.datetime, line: bytes) -> None:
-        """Append one whole line, or nothing of it."""
-        handle = self._handle(collection, self.folder / collection / f"{at:%Y/%m/%d/%H}" / f"{self.instance}.jsonl")
-        before = os.fstat(handle).st_size
+    def _fail(self, collection: str, reason: str, lost: int, problem: Exception) -> None:
+        if not self._failed[key := f"{collection}:{reason}"]:
+            log.warning("Not collected, and counted from now on (%s): %s: %s", key, type(problem).__name__, problem)
+        self._failed[key] += lost
+
+    def _part(self, collection: str, item: _Asked) -> tuple[bytes, bytes, bool] | None:
+        """Return the data of one collection, more of the event, and whether the data goes into the line; None: no data."""
+        if collection in ("model_inputs", "model_outputs"):
+            table, name = (item.inputs, "") if collection == "model_inputs" else (item.outputs, "prediction")
+            return None if table is None else (_dumps(self._tables.records(table, name)), self._about, True)
+        body, kind = (item.body, "body_type") if collection == "request" else (item.answer, "answer_type")
+        more = item.more or {}
+        data, kind, inline = _payload(body, str(more.get(kind, "application/json")).partition(";")[0].strip().lower())
+        about = {key: more[key] for key in ("path", "method", "headers") if collection == "request" and more.get(key)}
+        return data, _dumps({"datacontenttype": kind, **about})[1:-1] + b",", inline
+
+    def _line(self, collection: str, folder: str, common: bytes, data: bytes, more: bytes, inline: bool) -> bytes:
+        """Make one event's line; what is too large for it goes into a file of its own."""
+        self._number += 1
+        name, size = f"{self._stem}-{self._number:012x}", len(data)
+        if size > MAX_INLINE or not inline:
+            data = _dumps(self._files.beside(f"{collection}/{folder}", name, data).as_uri())
+            more += b'"datainblob":"true",'
+        about = f'"id":"{name}","contentrange":"bytes 0-{size - 1 if size else 0}/{size}",'.encode()
+        return b"".join((self._heads[collection], about, more, common, data, b"}\n"))
+
+
+def _posted(item: _Posted) -> tuple[bytes, bytes, bool]:
+    data, kind, inline = _payload(item.data, "application/json") if item.text else (item.data, "application/octet-stream", False)
+    return data, _dumps({"datacontenttype": kind, **item.more})[1:-1] + b",", inline
+
+
+def _common(at: float, correlation: str, request: str) -> bytes:
+    known = _dumps(correlation)
+    other = known if request is correlation else _dumps(request)
+    whole = int(at)
+    moment = f'"time":"{_second(whole)}.{int((at - whole) * 1000):03d}Z","correlationid":'.encode()
+    return b"".join((moment, known, b',"xrequestid":', other, b',"data":'))
+
+
+_FROM_REQUESTS = ("model_inputs", "model_outputs", "request", "response")
+_made: dict[tuple[str, str], Collector] = {}  # one in a process: what a scoring script logs goes through the same
+
+
+def make_collector(config: Config) -> Collector | None:
+    """Make the collector of this process, or return the one that is there; None when the deployment keeps nothing."""
+    wanted = config.wish.collector
+    if not wanted or not config.wish.collected or not any(wanted.get("collections", {}).values()):
+        return None
+    there = _made.get(key := (config.instance, config.wish.collected))
+    if there is None or there._closing.is_set():
+        source = f"/environments/{config.environment}/onlineEndpoints/{config.endpoint}/deployments/{config.deployment}"
+        there = _made[key] = Collector(
+            config.wish.collected, source, config.wish.model.rpartition("/")[2], wanted["collections"],
+            wanted.get("rolling_rate") or "Hour", wanted.get("capture_headers") or (), config.instance or "local",
+            lambda: _signature(config.wish.path))
+        atexit.register(there.close)
+    return there
+
+
+def _signature(folder: str) -> list[str]:
+    """Read the names of the model's inputs; none where the model has no signature of columns."""
+    import yaml
+
+    path = Path(folder) / "MLmodel"
+    if not path.is_file():
+        return []
+    inputs = json.loads((yaml.safe_load(path.read_text()).get("signature") or {}).get("inputs") or "[]")
+    return [str(entry["name"]) for entry in inputs if "name" in entry]
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Open:
+    """One open file."""
+
+    folder: str
+    handle: int
+    size: int  # bytes, all in whole lines
+
+
+class _Files:
+    """The open files of one process, one per collection: whole lines are appended, nothing else."""
+
+    def __init__(self, folder: Path, instance: str):
+        self.folder, self.instance = folder, instance
+        self._open: dict[str, _Open] = {}  # by collection
+
+    def append(self, collection: str, folder: str, lines: list[bytes]) -> tuple[int, OSError | None]:
+        """Append lines in one write; returns how many are whole in the file, and why the others are not."""
         try:
-            if os.write(handle, line) != len(line):
-                raise OSError(f"the disk of {self.folder} is full")
+            file = self._file(collection, folder)
+        except OSError as problem:
+            return 0, problem
+        data, done = b"".join(lines), 0
+        try:
+            while done < len(data):  # a disk that gets full takes a part, and refuses the next
+                done += os.write(file.handle, memoryview(data)[done:])
+            file.size += done
+            return len(lines), None
+        except OSError as problem:
+            file.size += data.rfind(b"\n", 0, done) + 1
+            os.ftruncate(file.handle, file.size)
+            return data.count(b"\n", 0, done), problem
+
+    def beside(self, folder: str, name: str, data: bytes) -> Path:
+        """Write one payload into a file of its own."""
+        path = self.folder / folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with path.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
         except OSError:
-            os.ftruncate(handle, before)
+            path.unlink(missing_ok=True)
             raise
+        return path
 
-    def _handle(self, collection: str, path: Path) -> int:
-        current, handle = self._open.get(collection, (None, -1))
-        if current != path or not os.fstat(handle).st_nlink:  # a new hour, or somebody removed the file
-            path.parent.mkdir(parents=True, exist_ok=True)
-            opened = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-            if current:
-                os.close(handle)
-            self._open[collection] = (path, opened)
-            handle = opened
-        return handle
+    def look(self) -> None:
+        """Let go of files that somebody has removed."""
+        for collection, file in list(self._open.items()):
+            if not os.fstat(file.handle).st_nlink:
+                os.close(self._open.pop(collection).handle)
+
+    def close(self) -> None:
+        """Flush all files to the disk and close them."""
+        for file in self._open.values():
+            _finish(file.handle)
+        self._open.clear()
+
+    def _file(self, collection: str, folder: str) -> _Open:
+        current = self._open.get(collection)
+        if current and current.folder == folder:
+            return current
+        path = self.folder / folder / f"{self.instance}.jsonl"  # of a new hour
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        if current:
+            _finish(current.handle)
+        self._open[collection] = made = _Open(folder, handle, os.fstat(handle).st_size)
+        return made
 
 
-def _records(table: Any) -> list[dict[str, Any]]:
-    """Turn inputs or predictions into records; a plain list of predictions gets the column `prediction`."""
-    rows = as_rows(table)
-    if isinstance(rows, dict):  # columns
-        return [dict(zip(rows, values, strict=False)) for values in zip(*rows.values(), strict=False)]
-    if not isinstance(rows, list):
-        rows = [rows]
-    return [row if isinstance(row, dict) else {"prediction": row} for row in rows]
+def _finish(handle: int) -> None:
+    try:
+        os.fsync(handle)
+    except OSError as problem:
+        log.warning("A file of collected data may not be on the disk: %s", problem)
+    finally:
+        os.close(handle)
+
+
+def _reason(problem: Exception) -> str:
+    if not isinstance(problem, OSError):
+        return "NotSerializable"
+    return "DiskFull" if problem.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "WriteFailed"
+
+
+# --- what is written -------------------------------------------------------------------------------------------------
+
+
+class _Tables:
+    """Turns tables into records; the rows that a batch's requests share are turned once."""
+
+    def __init__(self, columns: Callable[[], Sequence[str]]):
+        self._columns = columns
+        self._names: Sequence[str] | None = None
+        self._shared: dict[int, tuple[Any, Sequence[dict[str, Any]]]] = {}  # the table is kept, so that its id stays its own
+
+    def records(self, table: Any, name: str) -> Sequence[dict[str, Any]]:
+        """Return one record per row; values without a name get `name`, or without one the names of the model's inputs."""
+        if type(table) is Rows:
+            if id(table.table) not in self._shared:
+                self._shared[id(table.table)] = (table.table, self.records(table.table, name))
+            return self._shared[id(table.table)][1][table.start : table.stop]
+        kind = _kind(type(table))  # type: ignore[arg-type]
+        if kind == "array":  # no row is a dict
+            rows = table.tolist()
+            rows = rows if isinstance(rows, list) else [rows]
+            if not name and rows and isinstance(rows[0], list):
+                names = self._names_of(len(rows[0]))
+                return [dict(zip(names, row, strict=False)) for row in rows]
+            return [{name: row} for row in rows] if name else self._named(rows)
+        if kind == "frame":
+            return _frame_records(table)
+        if kind == "columns":
+            return _column_records(table if isinstance(table, Mapping) else table.columns)
+        rows = table if isinstance(table, list | tuple) else [table]
+        if name:
+            return [row if isinstance(row, dict) else {name: row} for row in rows]
+        return rows if all(isinstance(row, dict) for row in rows) else self._named(rows)
+
+    def forget(self) -> None:
+        """Let go of the tables of a batch."""
+        self._shared.clear()
+
+    def _named(self, rows: Sequence[Any]) -> list[dict[str, Any]]:
+        rows = [row if isinstance(row, list | tuple) else [row] for row in rows]
+        names = self._names_of(max(map(len, rows), default=0))
+        return [dict(zip(names, row, strict=False)) for row in rows]
+
+    def _names_of(self, width: int) -> Sequence[str]:
+        if self._names is None:
+            self._names = self._columns()
+        return self._names if len(self._names) == width else [str(number) for number in range(width)]
+
+
+@lru_cache(64)
+def _kind(kind: Any) -> str:
+    """Say how a table of this type is read."""
+    if hasattr(kind, "to_numpy") and hasattr(kind, "columns"):
+        return "frame"
+    if issubclass(kind, Mapping) or "columns" in getattr(kind, "__dataclass_fields__", {}):  # `payload.Table`
+        return "columns"
+    return "array" if hasattr(kind, "tolist") else "rows"
+
+
+def _frame_records(frame: Any) -> list[dict[str, Any]]:
+    """Turn a pandas frame into records, many times as fast as its own `to_dict`."""
+    names, values = frame.columns.tolist(), frame.to_numpy()
+    if values.dtype != object and len(set(frame.dtypes)) > 1:  # integers beside floats would have become floats
+        return _column_records({name: frame[name] for name in names})
+    return [dict(zip(names, row, strict=True)) for row in values.tolist()]
+
+
+def _column_records(columns: Mapping[str, Any]) -> list[dict[str, Any]]:
+    values = {name: value.tolist() if hasattr(value, "tolist") else value for name, value in columns.items()}
+    if not all(isinstance(value, list | tuple) for value in values.values()):
+        return [values]
+    return [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
+
+
+def _payload(body: bytes, kind: str) -> tuple[bytes, str, bool]:
+    """Make a raw body fit for a line: JSON as it came, other text as a string; says its type, and whether it goes into a line."""
+    if len(body) > MAX_INLINE:
+        return body, kind or "application/octet-stream", False
+    if "json" in kind or not kind:
+        try:
+            orjson.loads(body)
+            return (body if b"\n" not in body and b"\r" not in body else _dumps(json.loads(body))), "application/json", True
+        except ValueError:
+            pass
+        try:  # NaN and the like, which only some call JSON
+            return _dumps(json.loads(body)), "application/json", True
+        except (ValueError, RecursionError):
+            kind = "text/plain"
+    try:
+        return _dumps(body.decode()), kind, True
+    except UnicodeDecodeError:
+        return body, kind if kind != "text/plain" else "application/octet-stream", False
+
+
+def _dumps(content: Any) -> bytes:
+    """Write JSON that every reader accepts: NaN and infinity become null, times become ISO 8601."""
+    try:
+        return orjson.dumps(content, default=_plain, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
+    except (TypeError, ValueError):  # an integer over 64 bits, half a surrogate pair
+        return json.dumps(_finite(content), default=_plain, separators=(",", ":")).encode()
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "isoformat"):
+        text = value.isoformat()
+        return None if text == "NaT" else text
+    if hasattr(value, "tolist"):
+        return _finite(value.tolist())
+    return None if type(value).__name__ == "NAType" else str(value)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+@lru_cache(8)
+def _folder(roll: str, minute: int) -> str:
+    return time.strftime(roll, time.gmtime(60 * minute))
+
+
+@lru_cache(8)
+def _second(whole: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
+
+
+def _weight(table: Any, body: bytes) -> int:
+    """Estimate how many bytes a table keeps in memory while it waits."""
+    if body:  # what is parsed takes some four times its size
+        return 4 * len(body)
+    table = table.table if type(table) is Rows else table
+    if hasattr(table, "nbytes"):
+        return int(table.nbytes)
+    if hasattr(table, "memory_usage"):
+        return int(table.memory_usage(deep=True).sum())
+    cells = len(table) if hasattr(table, "__len__") else 1
+    return 64 * cells * (len(table[0]) if cells and isinstance(table, list) and hasattr(table[0], "__len__") else 1)

@@ -28,7 +28,7 @@ def _sources() -> dict[str, Path]:
     top = carried if carried.is_dir() else package.parent
     files = [p for name in LAID for p in ([top / name] if (top / name).is_file() else sorted((top / name).rglob("*")))]
     kept = [p for p in files if p.is_file() and p.suffix != ".pyc" and ".ipynb_checkpoints" not in p.parts]
-    return {p.relative_to(top).as_posix(): p for p in kept if p.name != "lock.txt"}
+    return {p.relative_to(top).as_posix(): p for p in kept if p.name not in ("lock.txt", "tools.txt")}
 
 # %% ../../nbs/setup/10_project.ipynb #619361c3
 def lay_project(

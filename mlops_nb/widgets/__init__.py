@@ -2,5 +2,6 @@
 
 from mlops_nb.widgets.approval import ApprovalCard
 from mlops_nb.widgets.run import RunView, watch
+from mlops_nb.widgets.traffic import TrafficCard
 
-__all__ = ["ApprovalCard", "RunView", "watch"]
+__all__ = ["ApprovalCard", "RunView", "TrafficCard", "watch"]

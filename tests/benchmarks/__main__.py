@@ -3,7 +3,8 @@
 import importlib
 import sys
 
-PARTS = {"waiting": "The first answer", "notebooks": "One notebook", "pipelines": "Pipelines"}
+PARTS = {"waiting": "The first answer", "notebooks": "One notebook", "pipelines": "Pipelines",
+         "serving": "One row", "batch": "Batch scoring"}
 
 if __name__ == "__main__":
     unknown = sorted(set(sys.argv[1:]) - set(PARTS))

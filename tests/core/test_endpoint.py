@@ -31,6 +31,7 @@ def test_azure_accepts_the_files_that_we_read(environment: str) -> None:
     ours, theirs = endpoint.load_deployment(folder / "deployment.yml"), load_online_deployment(folder / "deployment.yml")
     assert (ours.name, ours.endpoint_name, ours.model) == (theirs.name, theirs.endpoint_name, f"azureml:{theirs.model}")
     assert set(ours.data_collector.rates) == set(theirs.data_collector.collections)
+    assert ours.properties == theirs.properties  # Azure ML keeps what only we read
     assert endpoint.load_endpoint(folder / "endpoint.yml").name == load_online_endpoint(folder / "endpoint.yml").name
     lock = (ROOT / "environments" / "lock.txt").read_text()
     for image in ("serving", "training"):

@@ -77,3 +77,12 @@ def test_a_file_that_is_no_ini_is_told_by_line(mlops_nb_command, project):
     done = mlops_nb_command("status")
     assert done.rc == 2
     assert "settings.ini" in done.stderr
+
+
+def test_approval_is_required_where_nothing_says_otherwise_and_http_stays_at_home(project):
+    assert (Settings().approval, Settings().allow_http, Settings().host) == ("required", False, "127.0.0.1")
+    assert [load_settings(environment).approval for environment in ("dev", "staging", "prod")] == ["none", "none", "required"]
+    write(project, "[prod]\nallow_http = maybe\napproval = never\n")
+    with pytest.raises(SpecificationError) as problem:
+        load_settings("prod")
+    assert [fault.split(":")[0] for fault in problem.value.faults] == ["[prod] allow_http = maybe", "[prod] approval = never"]

@@ -83,3 +83,36 @@ def test_files_that_azure_wrote(folder: str, rows: int) -> None:
     assert found.faults == ""
     assert len(found.frame) == rows
     assert {"sepal_length", "sepal_width", "petal_length", "petal_width"} <= set(found.frame.columns)
+
+
+@pytest.mark.parametrize("folder", ["2026/11/20/09/05", "2026/11/20/09", "2026/11/20", "2026/11", "2026"])
+def test_every_rolling_rate_is_read(project: Settings, folder: str) -> None:
+    a, b = event("a", {"carat": 1}, time="2026-11-20T09:05:30Z"), event("b", {"carat": 2}, time="2026-11-20T10:30:00Z")
+    collect(project, a, b, hour=folder)
+    found = read_collected(project, BLUE, "model_inputs", NINE, NINE + HOUR)
+    assert set(found.frame["correlationid"]) == ({"a_0", "b_0"} if folder.startswith("2026/11/20/09") else {"a_0"})
+    assert read_collected(project, BLUE, "model_inputs", NINE.replace(year=2027), NINE.replace(year=2028)).requests == 0
+
+
+def beside(request: str, address: str, kind: str = "application/json") -> str:
+    return json.dumps({"specversion": "1.0", "id": request, "type": "azureml.inference.request", "time": "2026-11-20T09:30:00Z",
+                       "correlationid": request, "datacontenttype": kind, "datainblob": "true", "data": address, "method": "POST"})
+
+
+def test_a_payload_by_reference_is_read_from_beside_its_line_and_from_nowhere_else(project: Settings) -> None:
+    secret = project.collected / "secret"
+    collect(project, beside("a", "https://store.blob.core.windows.net/modeldata/mdc/large"), beside("b", "gone"),
+            beside("c", secret.as_uri()), beside("d", "../../../../../secret"))
+    (project.collected / "diamonds/blue/model_inputs/2026/11/20/09/large").write_text('[{"carat": 0.3}, {"carat": 0.4}]')
+    secret.write_text('[{"carat": 9}]')
+    found = read_collected(project, BLUE, "model_inputs", NINE, NINE + HOUR)
+    assert list(found.frame["correlationid"]) == ["a_0", "a_1"]
+    assert found.faults == "3 missing"
+
+
+def test_bodies_are_read_as_they_came(project: Settings) -> None:
+    collect(project, beside("image", "photo", "image/png"), event("json", {"carat": 1}), collection="request")
+    (project.collected / "diamonds/blue/request/2026/11/20/09/photo").write_bytes(b"\x89PNG")
+    found = read_collected(project, BLUE, "request", NINE, NINE + HOUR).frame
+    assert dict(zip(found["correlationid"], found["data"], strict=True)) == {"image": b"\x89PNG", "json": [{"carat": 1}]}
+    assert found["method"][0] == "POST"

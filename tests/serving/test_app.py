@@ -1,30 +1,45 @@
-"""One deployment: its answers equal the model's, its failures say whose they are, and what it saw is collected."""
+"""One instance of a deployment: its answers equal the model's, its failures say whose they are, and it takes every kind of model."""
 
+import asyncio
+import contextlib
 import json
 import os
 import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.linear_model import LinearRegression
 from starlette.testclient import TestClient
 
-from mlops_nb.serving.app import Config, make_app
-from mlops_nb.serving.collector import Collector
-from mlops_nb.serving.model import load_model
+from mlops_nb.inner_loop import registry
+from mlops_nb.serving.app import make_app
+from mlops_nb.serving.batching import QUICK, Batcher, Job
+from mlops_nb.serving.config import Config, Wish
+from mlops_nb.serving.model import Model, load_model
+from mlops_nb.serving.trust import is_trusted
 
 FRAME = pd.DataFrame({"carat": [0.3, 0.5, 0.8, 1.0], "depth": [60.0, 61.0, 62.5, 59.0]})
 PRICES = pd.Series([500.0, 1200.0, 3000.0, 5000.0])
 REQUEST = {"input_data": {"columns": list(FRAME), "index": [0, 1], "data": FRAME.head(2).to_numpy().tolist()}}
 
 
-def save(model: object, folder: Path) -> Path:
+def save(model: object, folder: Path, **more: Any) -> Path:
     signature = mlflow.models.infer_signature(FRAME, PRICES.to_numpy())
-    mlflow.sklearn.save_model(model, folder, signature=signature, pip_requirements=["scikit-learn"])
+    mlflow.sklearn.save_model(model, folder, signature=signature, pip_requirements=["scikit-learn"], **more)
     return folder
 
 
@@ -33,9 +48,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save(LinearRegression().fit(FRAME, PRICES), tmp_path_factory.mktemp("model") / "model")
 
 
+def configured(folder: Path, **wish: object) -> Config:
+    return Config("shop", "blue", "dev", "blue-0", "unused", Wish("model:dev.diamonds/3", str(folder), **wish), max_bytes=2000)
+
+
 def serve(folder: Path, tmp_path: Path) -> TestClient:
-    config = Config("shop", "blue", "dev", "model:dev.diamonds/3", str(folder), "unused", max_bytes=2000,
-                    collected=str(tmp_path / "collected"), rates={"model_inputs": 1.0, "model_outputs": 1.0})
+    collector = {"collections": {"model_inputs": 1.0, "model_outputs": 1.0}}
+    config = configured(folder, collected=str(tmp_path / "collected"), collector=collector)
     return TestClient(make_app(config, load_model(folder)), raise_server_exceptions=False)
 
 
@@ -74,15 +93,14 @@ def test_a_request_that_cannot_be_scored_is_the_clients_fault(client: TestClient
 
 def test_a_model_that_fails_is_the_models_fault(tmp_path: Path) -> None:
     model = save(LinearRegression().fit(FRAME.rename(columns={"depth": "height"}), PRICES), tmp_path / "wrong")
-    config = Config("shop", "blue", "dev", "model:dev.diamonds/4", str(model), "unused")
-    with TestClient(make_app(config, load_model(model))) as client:
+    with TestClient(make_app(configured(model), load_model(model))) as client:
         answer = client.post("/score", json=REQUEST)
     assert answer.status_code == 424
     assert answer.headers["ms-azureml-model-error-statuscode"] == "500"
     reason = answer.headers["ms-azureml-model-error-reason"]
     assert reason.startswith("ValueError: The feature names should match")
     assert reason == reason.strip()  # a server that sends such a header breaks the connection instead
-    assert "model:dev.diamonds/4" in answer.json()["error"]["message"]
+    assert "model:dev.diamonds/3" in answer.json()["error"]["message"]
 
 
 def test_requests_and_answers_are_collected_as_cloud_events(folder: Path, tmp_path: Path) -> None:
@@ -117,36 +135,221 @@ def test_a_model_that_skops_does_not_read_is_loaded_by_mlflow(tmp_path: Path) ->
         load_model(tmp_path / "model")
 
 
-def collect(collector: Collector, requests: int) -> None:
-    for number in range(requests):
-        collector.collect(FRAME, np.array([1.0, np.nan, 3.0, 4.0]), f"id-{number}", f"id-{number}")
+# --- other kinds of models -------------------------------------------------------------------------------------------
+
+ECHO = """import mlflow
+import numpy as np
+class Echo(mlflow.pyfunc.PythonModel):
+    def predict(self, context, model_input, params=None):
+        if params and params.get("fail"):
+            raise StopIteration("no\\r\\nmore")
+        if isinstance(model_input, dict):
+            return {name: (value * 2).tolist() for name, value in model_input.items()}
+        found = model_input if isinstance(model_input, np.ndarray) else model_input.to_numpy()
+        return [type(model_input).__name__, *found.ravel().tolist()] + ([params["top"]] if params and "top" in params else [])
+mlflow.models.set_model(Echo())
+"""
+ARRAY = np.array([[1.0, 2.0]])
+NAMED = {"a": np.array([1, 2]), "b": np.array([[1.0], [2.0]])}
 
 
-def test_the_collector_keeps_the_same_sample_of_inputs_and_outputs(tmp_path: Path) -> None:
-    collector = Collector(tmp_path, "here", "1", {"model_inputs": 0.3, "model_outputs": 0.3})
-    collect(collector, 500)
-    collector.close()
-    asked, answered = ({e["correlationid"] for e in events(tmp_path, name)} for name in ("model_inputs", "model_outputs"))
-    assert asked == answered
-    assert 100 < len(asked) == collector.written < 200
-    assert events(tmp_path, "model_outputs")[0]["data"][1] == {"prediction": None}
+def asked(tmp_path: Path, signature: Any, *bodies: Any, path: str = "/score") -> list[Any]:
+    """Deploy a model of someone's own making; returns the answers."""
+    tmp_path.mkdir(exist_ok=True)
+    (tmp_path / "echo.py").write_text(ECHO)
+    mlflow.pyfunc.save_model(tmp_path / "echo", python_model=tmp_path / "echo.py", signature=signature, pip_requirements=["mlflow"])
+    with TestClient(make_app(configured(tmp_path / "echo"), load_model(tmp_path / "echo"))) as client:
+        answers = [client.post(path, json=body) for body in bodies]
+    return [found.json() if found.status_code == 200 else (found.status_code, found.json()["error"]["message"]) for found in answers]
 
 
-def test_the_collector_goes_on_when_its_files_are_taken_away(tmp_path: Path) -> None:
-    collector = Collector(tmp_path / "collected", "here", "1", {"model_inputs": 1.0})
-    collect(collector, 1)
-    while not collector.written:
-        pass
-    shutil.rmtree(tmp_path / "collected")
-    collect(collector, 2)
-    collector.close()
-    assert len(events(tmp_path / "collected", "model_inputs")) == 2
+def test_arrays_with_and_without_names(tmp_path: Path) -> None:
+    infer = mlflow.models.infer_signature
+    assert asked(tmp_path / "one", infer(ARRAY), {"input_data": [[1, 2], [3, 4]]}, {"inputs": [[1, 2, 3]]}, {"instances": [["x", 1]]},
+                 {"dataframe_split": {"columns": ["x", "y"], "data": [[5, 6]]}}) == [
+        ["ndarray", 1, 2, 3, 4], (400, "The array has shape 1, 3. The model needs float64, shape any, 2."),
+        (400, "The array holds values that are not float64. The model needs float64, shape any, 2."), ["ndarray", 5, 6]]
+    assert asked(tmp_path / "two", infer(NAMED), {"input_data": {"a": [1, 2], "b": [[1], [2]]}}, {"inputs": {"a": [1]}},
+                 {"instances": [{"a": 1, "b": [3]}, {"a": 2, "b": [4]}]}) == [
+        {"a": [2, 4], "b": [[2], [4]]},
+        (400, "Missing arrays: b (given: a). The model needs: a (int64, shape any), b (float64, shape any, 1)."),
+        {"a": [2, 4], "b": [[6], [8]]}]
 
 
-def test_the_collector_drops_and_counts_what_it_cannot_write(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("not a folder")
-    collector = Collector(tmp_path / "file", "here", "1", {"model_inputs": 1.0})
-    collect(collector, 3)
-    collector.close()
-    assert (collector.written, collector.dropped) == (0, 3)
-    assert os.listdir(tmp_path) == ["file"]
+def test_a_model_without_a_signature_gets_what_mlflow_hands_over(tmp_path: Path) -> None:
+    split = {"columns": ["x", "y"], "data": [[1, 2]]}
+    assert asked(tmp_path, None, {"inputs": [[1, 2]]}, {"dataframe_split": split}, {"input_data": split}, {"inputs": {"x": [1, 2]}},
+                 {"inputs": 3}) == [["ndarray", 1, 2], ["DataFrame", 1, 2], ["DataFrame", 1, 2], {"x": [2, 4]},
+                                    (400, "inputs is 3, not a table. Send rows, columns, or a split table.")]
+
+
+def test_params_reach_a_model_that_takes_them(tmp_path: Path) -> None:
+    signature = mlflow.models.infer_signature(FRAME, params={"top": 3, "fail": False})
+    good, bad, failing = ({**REQUEST, "params": params} for params in ({"top": 5}, {"top": "many"}, {"fail": True}))
+    answered, refused, failed = asked(tmp_path, signature, good, bad, failing)
+    assert answered == ["DataFrame", 0.3, 60, 0.5, 61, 5]
+    assert refused[0] == 400
+    assert "Invalid parameters" in refused[1]
+    assert failed[0] == 424
+
+
+def test_mlflows_answer_to_a_series_is_a_table(client: TestClient, tmp_path: Path) -> None:
+    model = Model(lambda rows: rows["carat"], load_model(client.app.config.wish.path).signature)
+    with TestClient(make_app(client.app.config, model)) as serving:
+        assert serving.post("/invocations", json=REQUEST).json() == {"predictions": [{"carat": 0.3}, {"carat": 0.5}]}
+        assert serving.post("/score", json=REQUEST).json() == [0.3, 0.5]
+
+
+def test_a_scoring_script_answers_as_it_likes(tmp_path: Path) -> None:
+    (tmp_path / "score.py").write_text(
+        "import json\ndef init():\n    global factor\n    factor = 2\n"
+        "def run(data):\n    return [value * factor for value in json.loads(data)['data']]\n")
+    process = subprocess.run([sys.executable, "-c", """
+import sys
+from starlette.testclient import TestClient
+from mlops_nb.serving.app import make_app
+from mlops_nb.serving.config import Config, Wish
+from mlops_nb.serving.script import load_script
+config = Config("shop", "blue", "dev", "b", "x", Wish("m", ".", script={"code": sys.argv[1], "scoring_script": "score.py"}))
+with TestClient(make_app(config, None, load_script(config))) as client:
+    print(client.post("/score", json={"data": [1, 2]}).json())
+    answer = client.post("/score", json={"other": 1})
+    print(answer.status_code, answer.headers["ms-azureml-model-error-reason"], client.put("/score").status_code)
+""", str(tmp_path)], capture_output=True, text=True)  # it changes the folder, so it has a process of its own
+    assert process.stdout.splitlines() == ["[2, 4]", "424 KeyError: 'data' 405"], process.stderr
+
+
+# --- calls that several requests share -------------------------------------------------------------------------------
+
+
+def together(batcher: Batcher, *rows: list[float]) -> list[Any]:
+    """Hand over jobs at the same moment; returns their results, or what was raised."""
+    async def score() -> list[Any]:
+        jobs = [Job(np.array(values), len(values), lambda: False) for values in rows]
+        return await asyncio.gather(*map(batcher.score, jobs), return_exceptions=True)
+
+    return [found.tolist() if isinstance(found, np.ndarray) else repr(found) for found in asyncio.run(score())]
+
+
+def test_requests_that_wait_share_a_call_and_no_faults() -> None:
+    calls: list[int] = []
+
+    def predict(rows: np.ndarray) -> np.ndarray:
+        calls.append(len(rows))
+        if (rows < 0).any():
+            raise ValueError("negative")
+        return rows * 2
+
+    batcher = Batcher(predict, most=3, quick=False)
+    assert together(batcher, [1], [2, 3], [4], [5]) == [[2], [4, 6], [8], [10]]
+    assert calls == [4, 1]  # three requests, then the fourth
+    assert together(batcher, [1], [-1], [2]) == [[2], "ValueError('negative')", [4]]
+    assert calls[2:] == [3, 1, 1, 1]
+    alone = Batcher(lambda rows: rows.sum(keepdims=True), most=3, quick=False)  # one answer for all rows
+    assert together(alone, [1, 2], [3, 4]) == [[3], [7]]
+
+
+def test_a_quick_model_runs_on_the_loop_and_a_slow_one_beside_it() -> None:
+    seen: list[str] = []
+
+    def predict(rows: np.ndarray) -> np.ndarray:
+        seen.append(threading.current_thread().name)
+        until = time.thread_time() + (QUICK * 1.5 if rows[0] < 0 else 0)
+        while time.thread_time() < until:
+            pass
+        return rows
+
+    batcher = Batcher(predict, most=1, quick=True)
+    together(batcher, *([1.0] for _ in range(60)))
+    assert seen[0].startswith("model")  # nothing is known yet
+    assert seen[-1] == "MainThread"
+    together(batcher, [-1.0])
+    together(batcher, [1.0])
+    assert seen[-1].startswith("model")
+
+
+def test_health_is_answered_while_a_slow_model_works(folder: Path) -> None:
+    begun = threading.Event()
+
+    def predict(rows: Any) -> Any:
+        begun.set()
+        time.sleep(0.8)
+        return rows["carat"].to_numpy()
+
+    with TestClient(make_app(configured(folder), Model(predict, load_model(folder).signature))) as client:
+        slow = threading.Thread(target=lambda: client.post("/score", json=REQUEST))
+        slow.start()
+        begun.wait(5)
+        began = time.perf_counter()
+        assert client.get("/health").status_code == client.get("/ready").status_code == 200
+        assert time.perf_counter() - began < 0.5
+        slow.join()
+
+
+# --- its process -----------------------------------------------------------------------------------------------------
+
+
+def test_an_end_by_sigterm_answers_what_is_under_way_and_still_wanted(tmp_path: Path) -> None:
+    (tmp_path / "score.py").write_text("import time\ndef init(): pass\ndef run(data):\n    print(data, file=open('runs', 'a'))\n"
+                                       "    time.sleep(1)\n    return [1.0]\n")
+    script, collector = {"code": str(tmp_path), "scoring_script": "score.py"}, {"collections": {"response": 1.0}}
+    wish = Wish("model:dev.slow/1", str(tmp_path), script=script, collected=str(tmp_path / "collected"), collector=collector)
+    config = Config("shop", "blue", "dev", "blue-0", "w.sock", wish)
+    process = subprocess.Popen([sys.executable, "-m", "mlops_nb.serving.app", json.dumps(asdict(config))], cwd=tmp_path,
+                               stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": os.getcwd()})
+    until = time.monotonic() + 60
+    with socket.socket(socket.AF_UNIX) as asker:
+        while asker.connect_ex(str(tmp_path / "w.sock")) and time.monotonic() < until:
+            time.sleep(0.05)
+        request = b"POST /score HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\n"
+        asker.sendall(request + b"1")
+        time.sleep(0.2)
+        with socket.socket(socket.AF_UNIX) as impatient:
+            impatient.connect(str(tmp_path / "w.sock"))
+            impatient.sendall(request + b"2")
+            time.sleep(0.2)
+        process.send_signal(signal.SIGTERM)
+        answer = b"".join(iter(lambda: asker.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert answer.endswith(b"[1.0]")
+    process.wait(15)
+    assert (tmp_path / "runs").read_text() == "1\n"  # who has hung up while it waited is not worked for
+    assert [event["data"] for event in events(tmp_path / "collected", "response")] == [[1.0]]
+
+
+def test_without_a_host_it_listens_on_tcp(tmp_path: Path) -> None:
+    (tmp_path / "score.py").write_text("def init(): pass\ndef run(data): return data\n")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    wish = Wish("model:dev.slow/1", str(tmp_path), script={"code": str(tmp_path), "scoring_script": "score.py"})
+    config = Config("shop", "blue", "dev", "blue-0", f"tcp:127.0.0.1:{port}", wish)
+    process = subprocess.Popen([sys.executable, "-m", "mlops_nb.serving.app", json.dumps(asdict(config))], cwd=tmp_path,
+                               stdin=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": os.getcwd()})
+    until, answer = time.monotonic() + 60, b""
+    while not answer and time.monotonic() < until and process.poll() is None:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/score", b"x", timeout=10) as told:
+            answer = told.read()
+        time.sleep(0.05)
+    process.terminate()
+    process.wait(15)
+    assert answer == b'"x"'
+
+
+def test_serving_trusts_the_types_that_the_registry_trusts() -> None:
+    names = ["sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor", "numpy.dtype", "numpy.asarray", "numpy.load",
+             "os.system", "sklearn.utils.os.system", "sklearn.linear_model._base.sp.sparse.csr_matrix", "sklearn.no_such.Class",
+             "builtins.eval"]
+    assert [is_trusted(name) for name in names] == [registry._trusted(name) for name in names] == [True] * 3 + [False] * 6
+
+
+def test_a_model_that_learned_names_takes_arrays_without_a_word(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    boost = HistGradientBoostingRegressor(max_iter=3, min_samples_leaf=1).fit(FRAME, PRICES)
+    save(boost, tmp_path / "model", skops_trusted_types=["sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor"])
+    model = load_model(tmp_path / "model")
+    assert model.array
+    assert model.shares
+    with TestClient(make_app(configured(tmp_path / "model"), model)) as client:
+        recwarn.clear()
+        assert client.post("/score", json=REQUEST).json() == boost.predict(FRAME.head(2)).tolist()
+    assert not [str(warning.message) for warning in recwarn if "feature names" in str(warning.message)]

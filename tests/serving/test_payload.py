@@ -7,7 +7,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlops_nb.serving.payload import BadPayload, Column, as_json, as_rows, fit_table, read_table
+from mlops_nb.serving.payload import (
+    BadPayload,
+    Column,
+    Unsupported,
+    as_json,
+    as_rows,
+    fit_table,
+    read_content,
+    read_table,
+)
 
 SIGNATURE = [Column("carat", "double"), Column("cut", "string"), Column("stones", "long"),
              Column("sold", "datetime", required=False), Column("boxed", "boolean", required=False)]
@@ -47,6 +56,24 @@ def test_csv_gives_the_same_table() -> None:
     pd.testing.assert_frame_equal(read(CSV, "text/csv; charset=utf-8"), FRAME)
 
 
+def test_names_given_twice_in_an_object_and_numbers_of_any_kind() -> None:
+    twice = '{"inputs": [], "inputs": {"carat": [1], "carat": [NaN, 2e0], "cut": ["a", "b"], "stones": [1.0, 2]}}'
+    with pytest.raises(BadPayload, match="'carat', row 0: null"):
+        read(twice)
+    frame = read(twice.replace("NaN", "Infinity"))  # the last of equal names counts, as in Python
+    assert frame["carat"].tolist() == [math.inf, 2.0]
+    assert frame["stones"].tolist() == [1, 2]
+
+
+def test_columns_may_be_known_by_their_place_and_hold_bytes() -> None:
+    signature = [Column("0", "binary"), Column("1", "string")]
+    frame = fit_table(read_table(b'{"inputs": [["aGk=", "x"]]}'), signature, positions=True)
+    assert frame.to_dict(orient="split")["data"] == [[b"hi", "x"]]
+    assert list(frame.columns) == [0, 1]
+    with pytest.raises(BadPayload, match=r"is not binary\. Send bytes as base64 text"):
+        fit_table(read_table(b'{"inputs": [["h!", "x"]]}'), signature, positions=True)
+
+
 def test_an_optional_column_may_be_missing_or_null() -> None:
     frame = read({"input_data": {"columns": NAMES[:3], "data": [row[:3] for row in ROWS]}})
     assert frame["sold"].isna().all()
@@ -66,7 +93,15 @@ def one(**values: object) -> dict[str, object]:
 
 @pytest.mark.parametrize(("content", "says"), [
     ("{", "not JSON"),
+    ("", "not JSON"),
     ("[1]", "exactly one of: input_data"),
+    ("[" * 100000, "nested more than 64 deep"),
+    ({"inputs": [[[[1] * 70]]] + [[]] * 70}, "rows differ in length"),
+    ({"input_data": {"columns": NAMES, "index": [1, 2, 3], "data": ROWS}}, "index a list of 3 does not name 2 rows"),
+    ({"input_data": {"columns": [["a"]], "data": [[1]]}}, "Column names must be text (given: a list of 1)"),
+    ({"dataframe_records": [{f"c{n}{m}": 1 for m in range(99)} for n in range(999)]}, "999 records name"),
+    ('{"inputs": "\\udc00"}', "half of a surrogate pair"),
+    (one(sold="9999-01-01"), "is not a datetime"),
     ({"data": []}, "found: data"),
     ({"input_data": [], "inputs": []}, "exactly one of"),
     ({"input_data": 3}, "input_data is 3, not a table"),
@@ -109,8 +144,13 @@ def test_a_bad_csv_is_refused(text: str, says: str) -> None:
 
 
 def test_other_content_and_bytes_that_are_not_text_are_refused() -> None:
-    with pytest.raises(BadPayload, match="'image/png' is not read here"):
+    with pytest.raises(BadPayload, match='"image/png" is not read here'):
         read_table(b"", "image/png")
+    for kind in ("text/csv; charset=latin-1", 'application/json; charset="utf-16"'):
+        with pytest.raises(Unsupported, match=r"Charset .* is not read here\. Send UTF-8"):
+            read_table(b"{}", kind)
+    with pytest.raises(Unsupported, match="Send the body as it is"):
+        read_content(b"", encoding="gzip")
     with pytest.raises(BadPayload, match="not UTF-8"):
         read_table(b"\xff")
 
@@ -122,6 +162,9 @@ def test_other_content_and_bytes_that_are_not_text_are_refused() -> None:
     (pd.Series([1, 2]), [1, 2]),
     (pd.DataFrame({"low": [1.0, math.nan], "at": pd.to_datetime(["2026-11-20", None])}),
      [{"low": 1.0, "at": "2026-11-20T00:00:00"}, {"low": None, "at": None}]),
+    (np.array([0.1], dtype="float32"), [0.10000000149011612]),
+    ([2**70, "\ud800", {1: np.int64(2)}, pd.Timestamp("2026-11-20"), np.str_("a"), (1, 2)],
+     [2**70, "\ud800", {"1": 2}, "2026-11-20T00:00:00", "a", [1, 2]]),
     ({"low": np.array([1]), "high": [np.float64(2), pd.NA]}, {"low": [1], "high": [2.0, None]}),
 ])
 def test_predictions_become_json_that_every_reader_accepts(predictions: object, expected: object) -> None:
