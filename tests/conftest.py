@@ -22,7 +22,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Say how long the long tests are; `ci/soak` gives the long form, `ci/test` takes these defaults."""
     parser.addoption("--kills", type=int, default=5, help="SIGKILLs of the storm in tests/faults")
-    parser.addoption("--bodies", type=int, default=300, help="random bodies that tests/serving/test_fuzz.py sends")
+    parser.addoption("--bodies", type=int, default=300, help="random bodies that tests/scoring/test_fuzz.py sends")
     parser.addoption("--corpus", default="", help="folder of notebooks for tests/corpus")
     parser.addoption("--outcomes", default="", help="file for the report of tests/corpus")
 

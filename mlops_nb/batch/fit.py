@@ -11,7 +11,7 @@ import numpy as np
 if TYPE_CHECKING:
     import pyarrow
 
-    from mlops_nb.serving.fitting import Column
+    from mlops_nb.scoring.fitting import Column
 
 
 class Unfit(ValueError):

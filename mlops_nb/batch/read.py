@@ -12,7 +12,7 @@ from mlops_nb.batch.plan import Slice, read_header
 if TYPE_CHECKING:
     import pyarrow
 
-    from mlops_nb.serving.fitting import Column
+    from mlops_nb.scoring.fitting import Column
 
 CHUNK_ROWS = 65_536  # scored in one go
 CHUNK_BYTES = 16 * 2**20  # about as much of a table with many columns

@@ -91,7 +91,7 @@ class Work:
 
 
 def _load_model(job: Job) -> Callable[[Work], None]:
-    from mlops_nb.serving.model import load_model
+    from mlops_nb.scoring.model import load_model
 
     model = load_model(job.path)
     tensor = model.tensor or (model.array.dtype if model.array else "")

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mlops_nb.commands.azure import submit_scenario
-from mlops_nb.commands.options import As, By, Environment, State, Values, group, parse_values, settings_of
 from mlops_nb.commands.endpoint import show_endpoints
+from mlops_nb.commands.options import As, By, Environment, State, Values, group, parse_values, settings_of
 from mlops_nb.terminal import load_scenario, run_scenario, say, table
 
 if TYPE_CHECKING:

@@ -170,7 +170,7 @@ class BatchEndpointFile(Part):
 
     name: Name
     schema_: str = Field(default="", alias="$schema")
-    auth_mode: Literal["aad_token"] = "aad_token"  # noqa: S105 Azure ML's word
+    auth_mode: Literal["aad_token"] = "aad_token"
     defaults: BatchDefaults = BatchDefaults()
     description: str = ""
     tags: dict[str, str] = {}

@@ -42,7 +42,7 @@ class _Fields(BaseModel):
     host: str = Field("127.0.0.1", description="address that endpoints listen on")
     port: int = Field(0, ge=0, le=65535, description="port of a new endpoint; 0: any free one, then kept")
     allow_http: bool = Field(False, description="let endpoints speak plain http on an address that others can reach")
-    tls_certificate: str = Field("", description="PEM file of the endpoints' certificate, with what leads to its root; makes them speak https")
+    tls_certificate: str = Field("", description="PEM file of the endpoints' certificate and its chain; makes them speak https")
     tls_key: str = Field("", description="PEM file of the certificate's private key")
     approval: Literal["required", "none"] = Field("required", description="whether `mlops-nb deploy` asks for an approved model")
     retrain: Literal["automatic", "supervised"] = Field("supervised", description="what follows a drift alert")

@@ -19,7 +19,7 @@ from mlops_nb.core.records import SpecificationError
 from mlops_nb.core.settings import Settings
 from mlops_nb.hosting.nginx import Backend, Site, configuration, keys_text, own_configuration
 from mlops_nb.hosting.source import Generated, comment, default_folder, write_folder
-from mlops_nb.serving.config import Config, Wish
+from mlops_nb.scoring.config import Config, Wish
 
 PORT, FRONT_PORT = 5001, 8080  # of a deployment's container, as Azure ML's own images have it; of the front's
 USER = 10001  # who runs in the containers; no image needs to know it

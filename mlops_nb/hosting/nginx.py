@@ -22,7 +22,7 @@ from mlops_nb.hosting.source import (
     worker_socket,
     write_folder,
 )
-from mlops_nb.serving.config import Wish
+from mlops_nb.scoring.config import Wish
 
 SITE, KEYS, OWN = "endpoint.conf", "keys.conf", "nginx.conf"  # names of the files
 ADDRESS = re.compile(r"unix:/[\w./-]+|[\w.-]+:\d+|\[[0-9a-fA-F:]+\]:\d+")

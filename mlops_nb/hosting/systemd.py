@@ -23,7 +23,7 @@ from mlops_nb.hosting.source import (
     worker_socket,
     write_folder,
 )
-from mlops_nb.serving.config import Config, Wish
+from mlops_nb.scoring.config import Config, Wish
 
 SLICE, TARGET = "mlops_nb.slice", "mlops-nb.target"  # all of ours, to be limited, started and stopped at once
 # a process that serves needs none of this; a model file is code of others until proven otherwise
@@ -144,7 +144,7 @@ def _worker(
     config = Config(
         wanted["name"], deployment, settings.environment, f"{deployment}-{INSTANCE}", socket, wish, wanted["max_bytes"]
     )
-    command = [wish.python or sys.executable, "-P", "-m", "mlops_nb.hosting.worker", json.dumps(asdict(config))]
+    command = [wish.python or sys.executable, "-P", "-m", "mlops_nb.scoring.app", json.dumps(asdict(config))]
     writable = [Path(wish.collected)] if wish.collected else []
     place = str(Path(socket).parent).removeprefix("/run/").replace(INSTANCE, "%i")
     more = [f"RuntimeDirectory={place}", "RuntimeDirectoryMode=0750"] if socket.startswith("/run/") else []

@@ -17,6 +17,7 @@ from ..core.ledger import log
 from ..core.records import ModelVersion, StepFailed, TableVersion
 from ..core.settings import Settings
 from ..core.tracking import connect, use_experiment
+from ..core.trust import is_trusted
 from mlops_nb.inner_loop.tabular import (
     MAIN_METRIC, evaluate, features_and_target, importances, one_thread, plot_importances, plot_predictions, split,
 )
@@ -69,23 +70,6 @@ def check_columns(signature: ModelSignature, frame: pd.DataFrame) -> None:
         raise ValueError("\n".join([*faults, "Convert the data, or train a model on the new columns."]))
 
 # %% ../../nbs/inner_loop/70_registry.ipynb #488dad04
-_NUMPY = {"numpy.asarray", "numpy.dtype"}
-
-
-def _trusted(name: str) -> bool:
-    """Tell whether a type is one of numpy's two, or a class that scikit-learn defines."""
-    from importlib import import_module
-
-    module, _, attribute = name.rpartition(".")
-    if name in _NUMPY or not name.startswith("sklearn."):
-        return name in _NUMPY
-    try:
-        found = getattr(import_module(module), attribute, None)
-    except ImportError:
-        return False
-    return isinstance(found, type) and found.__module__.startswith("sklearn.")
-
-
 def trusted_types(model: Any) -> list[str]:
     """List the types that loading the model must trust; raises `ValueError` for one that is not to be trusted."""
     import skops.io
@@ -94,7 +78,7 @@ def trusted_types(model: Any) -> list[str]:
 
 
 def _refuse_foreign(types: list[str]) -> list[str]:
-    if foreign := [name for name in types if not _trusted(name)]:
+    if foreign := [name for name in types if not is_trusted(name)]:
         raise ValueError(f"The model holds {', '.join(foreign)}, which is not trusted. Build it from scikit-learn's parts only.")
     return types
 

@@ -302,7 +302,7 @@ def _workers(address: str) -> tuple[list[Any], list[Any]]:
     ours = [p for p in psutil.process_iter(["cmdline"]) if any("mlops_nb.serving" in word for word in p.info["cmdline"] or [])]
     listening = [p for p in ours if listens(p)]
     family = {p.pid: p for one in listening for p in (one, *one.children(recursive=True))}
-    is_worker = {pid: "mlops_nb.serving.app" in p.cmdline() for pid, p in family.items()}
+    is_worker = {pid: "mlops_nb.scoring.app" in p.cmdline() for pid, p in family.items()}
     return [p for pid, p in family.items() if is_worker[pid]], [p for pid, p in family.items() if not is_worker[pid]]
 
 

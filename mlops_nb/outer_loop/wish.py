@@ -13,7 +13,7 @@ from typing import Any
 from ..core.endpoint import DeploymentFile, EndpointFile, load_deployment, load_endpoint
 from ..core.records import ModelVersion, SpecificationError
 from ..core.settings import Settings
-from ..serving.config import Wish
+from ..scoring.config import Wish
 
 # %% ../../nbs/outer_loop/29_wish.ipynb #defe5e3d
 def deployment_file(

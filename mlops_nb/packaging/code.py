@@ -7,7 +7,7 @@ from pathlib import Path
 import mlops_nb
 from mlops_nb.packaging.lock import canonical
 
-ENTRY = "mlops_nb.serving.app"
+ENTRY = "mlops_nb.scoring.app"
 _LOOPS = ["uvloop", "httptools"]  # uvicorn takes them where they are; nobody imports them by name
 
 

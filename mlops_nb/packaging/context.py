@@ -15,7 +15,7 @@ from mlops_nb.core.endpoint import DeploymentFile
 from mlops_nb.core.records import SpecificationError
 from mlops_nb.packaging.code import ENTRY, serving_modules
 from mlops_nb.packaging.lock import Lock
-from mlops_nb.serving.config import Config, Wish
+from mlops_nb.scoring.config import Config, Wish
 
 PLACE = "/opt/serve"  # in the image
 PORT = 5001

@@ -61,7 +61,7 @@ def main() -> None:
     print(f"http://{asked.host}:{port}/score", flush=True)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", **(config["wish"]["variables"] or {}),
                    "PYTHONPATH": str(here / "code")}
-    os.execve(python, [python, "-P", "-m", "mlops_nb.serving.app", json.dumps(config)], environment)  # noqa: S606 no shell in between
+    os.execve(python, [python, "-P", "-m", "mlops_nb.scoring.app", json.dumps(config)], environment)  # noqa: S606 no shell in between
 
 
 def _free_port(host: str) -> int:

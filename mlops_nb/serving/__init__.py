@@ -1,1 +1,1 @@
-"""The local online endpoint: a front that splits the traffic, and one process per deployment behind it."""
+"""The local online endpoint: a host that keeps everything running, and a front that takes the requests and splits the traffic."""

@@ -21,7 +21,7 @@ from typing import Any
 import psutil
 
 from mlops_nb.core.files import write_file
-from mlops_nb.serving.config import Wish
+from mlops_nb.scoring.config import Wish
 from mlops_nb.serving.instance import GRACE, RESTARTS, STABLE, Instance, Process, spawn
 from mlops_nb.serving.scale import Scaler
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import mlops_nb
-from mlops_nb.serving.config import Config, Wish
+from mlops_nb.scoring.config import Config, Wish
 
 log = logging.getLogger("host")
 POLL = 0.05  # seconds between looks at the process
@@ -137,7 +137,7 @@ class Instance:
         self.name = f"{self.deployment}-{self.number}-{uuid.uuid4().hex[:4]}"
         config = Config(self.endpoint["name"], self.deployment, self.endpoint["environment"], self.name, self.socket, self.wish,
                         self.endpoint["max_bytes"])
-        command = [self.wish.python or sys.executable, "-P", "-m", "mlops_nb.serving.app", json.dumps(asdict(config))]
+        command = [self.wish.python or sys.executable, "-P", "-m", "mlops_nb.scoring.app", json.dumps(asdict(config))]
         output = f"logs/{self.deployment}.log"
         self._log_start = os.path.getsize(output) if os.path.exists(output) else 0
         self.process = spawn(command, output, stdin=subprocess.PIPE, env=environment_of(self.wish))

@@ -59,7 +59,7 @@ def production(shop: Settings, cloud: Any) -> Settings:
     blue |= {"scaleSettings": {"scaleType": "Default"}, "dataCollector": {"collections": collected}}
     endpoint = f"{scope}/onlineEndpoints/diamonds"
     cloud.put(f"{endpoint}/deployments/blue", blue, location="westeurope", sku={"capacity": 3})
-    cloud.put(endpoint, {"authMode": "Key", "traffic": {}}, location="westeurope")
+    cloud.put(endpoint, {"authMode": "Key", "traffic": {}, "properties": {}}, location="westeurope")
     cloud.put(f"{scope}/batchEndpoints/diamonds-batch", {"authMode": "AADToken"}, location="westeurope")
     return load_settings("prod", user="delivery")
 

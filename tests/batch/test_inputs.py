@@ -29,7 +29,7 @@ from mlops_nb.batch.plan import make_plan
 from mlops_nb.batch.read import Wanted, read_slice
 from mlops_nb.core.records import SpecificationError
 from mlops_nb.outer_loop import batch
-from mlops_nb.serving.fitting import Column
+from mlops_nb.scoring.fitting import Column
 
 from .conftest import STONES, Shop
 

@@ -28,7 +28,7 @@ CORES = len(os.sched_getaffinity(0))
 ROUNDS = 2
 BARE = """
 import sys, time, numpy as np
-from mlops_nb.serving.model import load_model
+from mlops_nb.scoring.model import load_model
 model, rows = load_model(sys.argv[1]), np.random.default_rng(0).normal(size=(min(int(sys.argv[2]), 1_000_000), 20))
 model.predict(rows[:1000])
 print("ready", flush=True)

@@ -26,7 +26,7 @@ from typing import Any
 
 import psutil
 
-from mlops_nb.serving.config import Config, Wish
+from mlops_nb.scoring.config import Config, Wish
 
 ROOT = Path(__file__).resolve().parents[2]
 CONNECTIONS = (1, 8, 32)
@@ -48,9 +48,9 @@ async def hello(request):
     return JSONResponse([len(json.loads(await request.body()))])
 app = Starlette(routes=[Route("/score", hello, methods=["POST"])])"""
 MAKE_OURS = """import gc
-from mlops_nb.serving.app import make_app
-from mlops_nb.serving.config import Config
-from mlops_nb.serving.model import load_model, warm_up
+from mlops_nb.scoring.app import make_app
+from mlops_nb.scoring.config import Config
+from mlops_nb.scoring.model import load_model, warm_up
 config = Config.of(json.loads(sys.argv[2]))
 model = load_model(config.wish.path)
 warm_up(model, config.wish.path)
@@ -317,7 +317,7 @@ def first_answer(model: Path, folder: Path, body: bytes) -> float:
     wish = Wish("model:dev.bench/1", str(model), max_concurrent=32)
     config = Config("bench", "blue", "dev", "blue-0", "worker.sock", wish)
     began = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-P", "-m", "mlops_nb.serving.app", json.dumps(asdict(config))], cwd=folder,
+    process = subprocess.Popen([sys.executable, "-P", "-m", "mlops_nb.scoring.app", json.dumps(asdict(config))], cwd=folder,
                                stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
     try:
         while True:

@@ -11,7 +11,7 @@ import pytest
 
 from mlops_nb.core.settings import Settings, load_settings
 from mlops_nb.outer_loop import credentials, online, state
-from mlops_nb.serving.config import Wish
+from mlops_nb.scoring.config import Wish
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 

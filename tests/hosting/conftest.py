@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mlops_nb.core.settings import Settings
-from mlops_nb.serving.config import Wish
+from mlops_nb.scoring.config import Wish
 
 
 def _free_port() -> int:

@@ -19,7 +19,7 @@ import yaml
 from mlops_nb.core.records import SpecificationError
 from mlops_nb.core.settings import Settings
 from mlops_nb.hosting.kubernetes import TMP, Cluster, write_kubernetes
-from mlops_nb.serving.config import Config
+from mlops_nb.scoring.config import Config
 
 ROOT = Path(__file__).resolve().parents[2]
 CHECKOV = shutil.which("checkov", path=f"{ROOT / '.venv/tools/bin'}:{os.environ['PATH']}")

@@ -21,7 +21,7 @@ from mlops_nb.core.settings import Settings
 from mlops_nb.hosting.nginx import write_nginx
 from mlops_nb.hosting.systemd import write_systemd
 from mlops_nb.outer_loop.state import read_status
-from mlops_nb.serving.config import Config, Wish
+from mlops_nb.scoring.config import Config, Wish
 
 NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
 ACTIVATE = shutil.which("systemd-socket-activate")

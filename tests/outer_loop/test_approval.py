@@ -15,7 +15,7 @@ def acting(settings: Settings, user: str, persona: str = "model_tester") -> Sett
 
 
 def test_the_gate_waits_and_shows_the_command_that_opens_it(project: Settings) -> None:
-    with pytest.raises(ApprovalPending, match=r"mlops-nb approve diamonds --by NAME --as project_lead --reason"):
+    with pytest.raises(ApprovalPending, match=r"mlops-nb approve diamonds/3 --by NAME --as project_lead --reason"):
         require(project, MODEL)
 
 

@@ -86,7 +86,7 @@ def test_where_an_approval_is_required_the_command_asks_for_it(stones: Any, save
     waiting = command("deploy", saved, "--env", "prod", "--endpoint", "rings")
     assert waiting.rc == 3, waiting.stderr
     assert "model:prod.rings/1 waits for an approval by somebody other than ada" in waiting.stderr
-    assert "mlops-nb approve rings --env prod" in waiting.stderr
+    assert "mlops-nb approve rings/1 --env prod" in waiting.stderr
     prod = load_settings("prod", stones.settings.root, user="grace", persona="project_lead")
     assert state.endpoint_names(prod) == []
     approval.refuse(prod, models.find_model(prod, "rings/1"), "too dear")

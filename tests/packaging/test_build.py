@@ -36,7 +36,7 @@ def test_a_package_of_a_registered_model_holds_what_serves_it(made: Package, sho
     assert (made.uri, made.model, made.base[-71:]) == ("package:dev.diamonds/1", "model:dev.diamonds/1", f"sha256:{'5' * 64}")
     there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert {"Dockerfile", ".dockerignore", "lock.txt", "conda.yml", "config.json", "run", "sbom.json", "manifest.json",
-            "model/MLmodel", "model/model.skops", "code/mlops_nb/serving/app.py"} <= there
+            "model/MLmodel", "model/model.skops", "code/mlops_nb/scoring/app.py"} <= there
     assert not [name for name in there if re.search(r"front|host\.py|azure/|\.ipynb|__pycache__|settings", name)]
     config = json.loads((folder / "config.json").read_text())
     assert (config["socket"], config["wish"]["path"]) == ("tcp:0.0.0.0:5001", "/opt/serve/model")
@@ -73,7 +73,7 @@ def test_the_lock_pins_the_model_and_the_server_at_the_projects_versions(made: P
 
 def test_every_module_that_travels_finds_what_it_imports() -> None:
     """What the worker needs is followed from its imports, so that no list can fall behind."""
-    assert "mlops_nb/serving/model.py" in serving_modules()
+    assert "mlops_nb/scoring/model.py" in serving_modules()
     assert {"starlette", "uvicorn", "skops", "httptools"} <= {line.partition(";")[0] for line in serving_requirements()}
 
 

@@ -57,7 +57,7 @@ def test_the_image_is_what_the_dockerfile_says(base: tuple[str, ...], build: Cal
     about = json.loads(subprocess.check_output([*base, "inspect", "--type", "image", tag]))
     config = about["Docker"]["config"]
     assert config["User"] == "10001:10001"
-    assert config["Entrypoint"] == ["python", "-P", "-m", "mlops_nb.serving.app"]
+    assert config["Entrypoint"] == ["python", "-P", "-m", "mlops_nb.scoring.app"]
     assert config["Healthcheck"]["Test"][:2] == ["CMD", "python"]
     assert config["Labels"]["org.opencontainers.image.title"] == "stones"
     assert config["Labels"]["org.opencontainers.image.base.digest"] in made.base

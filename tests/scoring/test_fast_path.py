@@ -27,9 +27,9 @@ from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from mlops_nb.serving.model import Model, load_model
-from mlops_nb.serving.reading import BadPayload, parse, read_content
-from mlops_nb.serving.trees import merge_trees
+from mlops_nb.scoring.model import Model, load_model
+from mlops_nb.scoring.reading import BadPayload, parse, read_content
+from mlops_nb.scoring.trees import merge_trees
 
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered")  # 1e308 is infinite as a float of 32 bits
 ROWS = 60

@@ -25,12 +25,10 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.linear_model import LinearRegression
 from starlette.testclient import TestClient
 
-from mlops_nb.inner_loop import registry
-from mlops_nb.serving.app import make_app
-from mlops_nb.serving.batching import QUICK, Batcher, Job
-from mlops_nb.serving.config import Config, Wish
-from mlops_nb.serving.model import Model, load_model
-from mlops_nb.serving.trust import is_trusted
+from mlops_nb.scoring.app import make_app
+from mlops_nb.scoring.batching import QUICK, Batcher, Job
+from mlops_nb.scoring.config import Config, Wish
+from mlops_nb.scoring.model import Model, load_model
 
 FRAME = pd.DataFrame({"carat": [0.3, 0.5, 0.8, 1.0], "depth": [60.0, 61.0, 62.5, 59.0]})
 PRICES = pd.Series([500.0, 1200.0, 3000.0, 5000.0])
@@ -207,9 +205,9 @@ def test_a_scoring_script_answers_as_it_likes(tmp_path: Path) -> None:
     process = subprocess.run([sys.executable, "-c", """
 import sys
 from starlette.testclient import TestClient
-from mlops_nb.serving.app import make_app
-from mlops_nb.serving.config import Config, Wish
-from mlops_nb.serving.script import load_script
+from mlops_nb.scoring.app import make_app
+from mlops_nb.scoring.config import Config, Wish
+from mlops_nb.scoring.script import load_script
 config = Config("shop", "blue", "dev", "b", "x", Wish("m", ".", script={"code": sys.argv[1], "scoring_script": "score.py"}))
 with TestClient(make_app(config, None, load_script(config))) as client:
     print(client.post("/score", json={"data": [1, 2]}).json())
@@ -295,7 +293,7 @@ def test_an_end_by_sigterm_answers_what_is_under_way_and_still_wanted(tmp_path: 
     script, collector = {"code": str(tmp_path), "scoring_script": "score.py"}, {"collections": {"response": 1.0}}
     wish = Wish("model:dev.slow/1", str(tmp_path), script=script, collected=str(tmp_path / "collected"), collector=collector)
     config = Config("shop", "blue", "dev", "blue-0", "w.sock", wish)
-    process = subprocess.Popen([sys.executable, "-m", "mlops_nb.serving.app", json.dumps(asdict(config))], cwd=tmp_path,
+    process = subprocess.Popen([sys.executable, "-m", "mlops_nb.scoring.app", json.dumps(asdict(config))], cwd=tmp_path,
                                stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": os.getcwd()})
     until = time.monotonic() + 60
     with socket.socket(socket.AF_UNIX) as asker:
@@ -324,7 +322,7 @@ def test_without_a_host_it_listens_on_tcp(tmp_path: Path) -> None:
         port = probe.getsockname()[1]
     wish = Wish("model:dev.slow/1", str(tmp_path), script={"code": str(tmp_path), "scoring_script": "score.py"})
     config = Config("shop", "blue", "dev", "blue-0", f"tcp:127.0.0.1:{port}", wish)
-    process = subprocess.Popen([sys.executable, "-m", "mlops_nb.serving.app", json.dumps(asdict(config))], cwd=tmp_path,
+    process = subprocess.Popen([sys.executable, "-m", "mlops_nb.scoring.app", json.dumps(asdict(config))], cwd=tmp_path,
                                stdin=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": os.getcwd()})
     until, answer = time.monotonic() + 60, b""
     while not answer and time.monotonic() < until and process.poll() is None:
@@ -334,13 +332,6 @@ def test_without_a_host_it_listens_on_tcp(tmp_path: Path) -> None:
     process.terminate()
     process.wait(15)
     assert answer == b'"x"'
-
-
-def test_serving_trusts_the_types_that_the_registry_trusts() -> None:
-    names = ["sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor", "numpy.dtype", "numpy.asarray", "numpy.load",
-             "os.system", "sklearn.utils.os.system", "sklearn.linear_model._base.sp.sparse.csr_matrix", "sklearn.no_such.Class",
-             "builtins.eval"]
-    assert [is_trusted(name) for name in names] == [registry._trusted(name) for name in names] == [True] * 3 + [False] * 6
 
 
 def test_a_model_that_learned_names_takes_arrays_without_a_word(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:

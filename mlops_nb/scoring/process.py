@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import stat
 import threading
 import time
 from pathlib import Path
@@ -11,7 +12,12 @@ from pathlib import Path
 def end_with_parent(
     wait: float,  # seconds for the requests under way
 ) -> None:
-    """End this process when its parent ends, however that ends: the parent holds the other end of our standard input."""
+    """End this process when its parent ends, however that ends: the parent holds the other end of our standard input.
+
+    Under systemd, and in a container, nobody holds it: such a process ends with SIGTERM alone.
+    """
+    if not stat.S_ISFIFO(os.fstat(0).st_mode):
+        return
 
     def watch() -> None:
         while os.read(0, 1024):

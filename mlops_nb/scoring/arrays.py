@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mlops_nb.serving.fitting import from_text
-from mlops_nb.serving.reading import BadPayload, Content, as_table, is_split, shown, some
+from mlops_nb.scoring.fitting import from_text
+from mlops_nb.scoring.reading import BadPayload, Content, as_table, is_split, shown, some
 
 if TYPE_CHECKING:
     import numpy

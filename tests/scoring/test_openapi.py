@@ -13,12 +13,12 @@ import schemathesis
 from sklearn.linear_model import LinearRegression
 from starlette.testclient import TestClient
 
-from mlops_nb.serving.app import make_app
-from mlops_nb.serving.arrays import Tensor
-from mlops_nb.serving.config import Config, Wish
-from mlops_nb.serving.fitting import Column
-from mlops_nb.serving.model import Model, load_model
-from mlops_nb.serving.openapi import describe
+from mlops_nb.scoring.app import make_app
+from mlops_nb.scoring.arrays import Tensor
+from mlops_nb.scoring.config import Config, Wish
+from mlops_nb.scoring.fitting import Column
+from mlops_nb.scoring.model import Model, load_model
+from mlops_nb.scoring.openapi import describe
 
 CONFIG = Config("shop", "blue", "dev", "blue-0", "unused", Wish("model:dev.diamonds/3", ""))
 MIXED = [Column("carat", "double"), Column("cut", "string"), Column("stones", "long", required=False), Column("sold", "datetime")]

@@ -17,8 +17,8 @@ import pandas as pd
 import pytest
 
 from mlops_nb.outer_loop.collected import read_folder
-from mlops_nb.serving.collector import Collector, Rows, make_collector
-from mlops_nb.serving.config import Config, Wish
+from mlops_nb.scoring.collector import Collector, Rows, make_collector
+from mlops_nb.scoring.config import Config, Wish
 
 FRAME = pd.DataFrame({"carat": [0.3, 0.5], "cut": ["Ideal", None], "depth": [60, 61]})
 BOTH = {"model_inputs": 1.0, "model_outputs": 1.0}
@@ -167,7 +167,7 @@ def test_a_deployment_keeps_what_its_data_collector_block_says(tmp_path: Path) -
 
 FULL = """
 import resource, sys
-from mlops_nb.serving.collector import Collector
+from mlops_nb.scoring.collector import Collector
 written = Collector(sys.argv[1], "here", "1", {"model_inputs": 1.0})
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))  # the disk takes no more
 def collect(numbers):
@@ -198,7 +198,7 @@ def test_a_full_disk_drops_and_counts_and_goes_on_when_there_is_room(tmp_path: P
 
 STORM = """
 import sys, threading, time
-from mlops_nb.serving.collector import Collector
+from mlops_nb.scoring.collector import Collector
 written = Collector(sys.argv[1], "here", "1", {"model_inputs": 1.0, "model_outputs": 1.0})
 print("begun", flush=True)
 number = 0

@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from mlops_nb import __version__
-from mlops_nb.serving.config import Config
+from mlops_nb.scoring.config import Config
 
 log = logging.getLogger(__name__)
 

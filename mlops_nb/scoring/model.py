@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mlops_nb.serving.arrays import Tensor, fit_freely, fit_tensors
-from mlops_nb.serving.fitting import Array, Column, array_for, fit_array, fit_table
-from mlops_nb.serving.reading import BadPayload, Content, as_table, read_content
-from mlops_nb.serving.trees import merge_trees
-from mlops_nb.serving.trust import is_trusted
+from mlops_nb.core.trust import is_trusted
+from mlops_nb.scoring.arrays import Tensor, fit_freely, fit_tensors
+from mlops_nb.scoring.fitting import Array, Column, array_for, fit_array, fit_table
+from mlops_nb.scoring.reading import BadPayload, Content, as_table, read_content
+from mlops_nb.scoring.trees import merge_trees
 
 log = logging.getLogger(__name__)
 _BY_NAME = ("ColumnTransformer", "FunctionTransformer")  # parts that may look at the columns' names or types

@@ -39,7 +39,7 @@ from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
-from mlops_nb.serving.config import Config, Wish
+from mlops_nb.scoring.config import Config, Wish
 
 ROOT = Path(__file__).resolve().parents[2]
 FRAME = pd.DataFrame({"carat": np.linspace(0.3, 2, 9), "depth": 60.0, "stones": range(9), "cut": ["Fair", "Good", "Ideal"] * 3})
@@ -64,7 +64,7 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
                               pip_requirements=["scikit-learn"], serialization_format="skops")
     wish = Wish("model:dev.diamonds/3", str(folder / "model"), max_concurrent=8)
     config = Config("shop", "blue", "dev", "blue-0", "w.sock", wish, max_bytes=LIMIT)
-    process = subprocess.Popen([sys.executable, "-m", "mlops_nb.serving.app", json.dumps(asdict(config))], cwd=folder,
+    process = subprocess.Popen([sys.executable, "-m", "mlops_nb.scoring.app", json.dumps(asdict(config))], cwd=folder,
                                stdin=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(ROOT)})
     path = str(folder / "w.sock")
     try:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from mlops_nb.core.files import write_file
-from mlops_nb.serving.collector import MAX_WAITING_BYTES, Collector
+from mlops_nb.scoring.collector import MAX_WAITING_BYTES, Collector
 
 log = logging.getLogger(__name__)
 

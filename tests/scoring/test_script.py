@@ -19,8 +19,8 @@ from typing import Any
 
 import pytest
 
-from mlops_nb.serving.config import Config, Wish
-from mlops_nb.serving.script import Asked, Script, ScriptFailed, load_script
+from mlops_nb.scoring.config import Config, Wish
+from mlops_nb.scoring.script import Asked, Script, ScriptFailed, load_script
 
 
 @pytest.fixture
@@ -222,7 +222,7 @@ class Worker:
         config = json.dumps(asdict(Config("shop", "blue", "dev", "blue-0", "blue.sock", wish)))
         self.log = folder / "blue.log"
         with self.log.open("w") as log:
-            command = [sys.executable, "-P", "-m", "mlops_nb.serving.app", config]
+            command = [sys.executable, "-P", "-m", "mlops_nb.scoring.app", config]
             self.process = subprocess.Popen(command, cwd=self.home, stdin=subprocess.PIPE, stdout=log, stderr=log)
 
     def post(self, content: dict[str, Any]) -> tuple[int, Any]:
@@ -293,8 +293,8 @@ def test_azures_own_collector_writes_into_the_same_layout_until_the_end(worker: 
 
 WITHOUT = """
 import sys
-from mlops_nb.serving.config import Config, Wish
-from mlops_nb.serving.script import Asked, load_script
+from mlops_nb.scoring.config import Config, Wish
+from mlops_nb.scoring.script import Asked, load_script
 script = load_script(Config("shop", "blue", "dev", "b", sys.argv[1] + "/b.sock", Wish("", sys.argv[1], script={"code": sys.argv[1]})))
 print(script.run(Asked("POST", "/score", "", {}, b'{"id": "a", "rows": [{"carat": 1}]}')).body.decode())
 """

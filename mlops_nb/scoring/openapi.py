@@ -3,10 +3,10 @@
 from typing import Any
 
 from mlops_nb import __version__
-from mlops_nb.serving.arrays import Tensor
-from mlops_nb.serving.config import Config
-from mlops_nb.serving.fitting import Column
-from mlops_nb.serving.model import Model
+from mlops_nb.scoring.arrays import Tensor
+from mlops_nb.scoring.config import Config
+from mlops_nb.scoring.fitting import Column
+from mlops_nb.scoring.model import Model
 
 _TYPES: dict[str, dict[str, Any]] = {  # MLflow's type -> JSON schema
     "boolean": {"type": "boolean"},

@@ -7,16 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlops_nb.serving.payload import (
-    BadPayload,
-    Column,
-    Unsupported,
-    as_json,
-    as_rows,
-    fit_table,
-    read_content,
-    read_table,
-)
+from mlops_nb.scoring.fitting import Column, fit_table
+from mlops_nb.scoring.reading import BadPayload, Unsupported, read_content, read_table
+from mlops_nb.scoring.writing import as_json, as_rows
 
 SIGNATURE = [Column("carat", "double"), Column("cut", "string"), Column("stones", "long"),
              Column("sold", "datetime", required=False), Column("boxed", "boolean", required=False)]

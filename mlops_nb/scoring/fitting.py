@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mlops_nb.serving.reading import BadPayload, Content, Table, as_table, is_split, shown, some
+from mlops_nb.scoring.reading import BadPayload, Content, Table, as_table, is_split, shown, some
 
 if TYPE_CHECKING:
     import numpy

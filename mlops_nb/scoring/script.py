@@ -25,10 +25,10 @@ from types import ModuleType
 from typing import Any
 from urllib.parse import parse_qsl
 
-from mlops_nb.serving import contrib
-from mlops_nb.serving.collector import make_collector
-from mlops_nb.serving.config import Config
-from mlops_nb.serving.sink import start_sink
+from mlops_nb.scoring import contrib
+from mlops_nb.scoring.collector import make_collector
+from mlops_nb.scoring.config import Config
+from mlops_nb.scoring.sink import start_sink
 
 log = logging.getLogger(__name__)
 

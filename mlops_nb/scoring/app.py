@@ -17,6 +17,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -26,15 +27,15 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from mlops_nb.serving.batching import SMALL, Batcher, Job
-from mlops_nb.serving.collector import Collector, Rows, make_collector
-from mlops_nb.serving.config import Config
-from mlops_nb.serving.model import Model, count_rows, load_model, warm_up
-from mlops_nb.serving.openapi import describe
-from mlops_nb.serving.process import bind, end_with_parent
-from mlops_nb.serving.reading import BadPayload, read_content
-from mlops_nb.serving.script import Asked, Script, ScriptFailed, load_script
-from mlops_nb.serving.writing import as_json, as_records, as_rows
+from mlops_nb.scoring.batching import SMALL, Batcher, Job
+from mlops_nb.scoring.collector import Collector, Rows, make_collector
+from mlops_nb.scoring.config import Config
+from mlops_nb.scoring.model import Model, count_rows, load_model, warm_up
+from mlops_nb.scoring.openapi import describe
+from mlops_nb.scoring.process import bind, end_with_parent
+from mlops_nb.scoring.reading import BadPayload, read_content
+from mlops_nb.scoring.script import Asked, Script, ScriptFailed, load_script
+from mlops_nb.scoring.writing import as_json, as_records, as_rows
 
 log = logging.getLogger(__name__)
 
@@ -255,8 +256,7 @@ def make_app(
 def serve(config: Config) -> None:
     """Load the model, then listen until SIGTERM; requests under way are answered first."""
     wait = max(10, math.ceil(config.wish.timeout_ms / 1000))
-    if not config.socket.startswith("tcp:"):
-        end_with_parent(wait)
+    end_with_parent(wait)
     with bind(config.socket) as listener:  # before a scoring script changes the folder; nobody is let in before `listen`
         model = script = None
         if config.wish.script:
@@ -280,4 +280,5 @@ if __name__ == "__main__":
         os.environ.setdefault(variable, "1")  # threads of one request's arithmetic only disturb one another: p99 6 ms, not 381
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     with suppress(KeyboardInterrupt):
-        serve(Config.of(json.loads(sys.argv[1])))
+        text = sys.argv[1] if sys.argv[1:] else Path(os.environ["MLOPS_NB_SERVE"]).read_text()  # a container's file
+        serve(Config.of(json.loads(text)))
