@@ -158,7 +158,8 @@ def _begin(settings: Settings, fields: dict[str, Any], data: Path | str, output:
         fields["file_name"] = f"{Path(fields['file_name']).stem}.{fields['form']}"
     data = str(data) if "://" in str(data) else str(Path(data).expanduser().absolute())
     files = list_files(data, scripted=fields["script"] is not None)
-    name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+    at = datetime.now(UTC)
+    name = f"{at:%Y%m%dT%H%M%S}{at.microsecond // 1000:03}-{secrets.token_hex(3)}"  # in the order of their beginnings
     job = Job(name, settings.environment, data=data, output=_place(settings, name, data, output), created=now(), user=settings.user,
               **fields)
     job = dataclasses.replace(job, fingerprint=_fingerprint(job, files))

@@ -29,6 +29,13 @@ def test_what_others_refer_to_comes_first(shop: Settings, client: Any, cloud: An
     ]
 
 
+def test_a_live_endpoint_keeps_its_traffic_when_its_file_says_nothing_of_it(shop: Settings, client: Any, cloud: Any) -> None:
+    live = {"authMode": "Key", "traffic": {"blue": 90, "green": 10}, "mirrorTraffic": {}, "properties": {}}
+    cloud.put(f"{cloud.workspace('dev')}/onlineEndpoints/diamonds", live, location="westeurope")
+    apply(shop, client, [shop.root / "environments/dev/endpoint.yml"])
+    assert cloud.bodies("/onlineEndpoints/diamonds")[-1]["properties"]["traffic"] == {"blue": 90, "green": 10}
+
+
 def test_applying_twice_is_an_update(shop: Settings, client: Any, cloud: Any) -> None:
     for _ in range(2):
         [applied] = apply(shop, client, [shop.root / "environments/images/training.yml"])

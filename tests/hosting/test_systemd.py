@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -202,14 +203,21 @@ def doubling(tmp_path: Path) -> Wish:
     return Wish("model:dev.double/1", str(tmp_path), script={"code": str(code), "scoring_script": "score.py"})
 
 
+@pytest.fixture
+def runtime() -> Iterator[str]:
+    """A folder with a short name: an address of a socket has no more than 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="mlops-nb-") as folder:
+        yield folder
+
+
 @pytest.mark.slow
 def test_the_worker_of_a_unit_answers_also_behind_nginx(
-    project: Settings, lay_endpoint: Callable[..., Any], tmp_path: Path, doubling: Wish
+    project: Settings, lay_endpoint: Callable[..., Any], tmp_path: Path, doubling: Wish, runtime: str
 ) -> None:
     wanted = lay_endpoint(project, deployments={"blue": vars(doubling)}, traffic={"blue": 100})
-    write_nginx(project, "diamonds", tmp_path / "out", runtime=str(tmp_path / "r"))
+    write_nginx(project, "diamonds", tmp_path / "out", runtime=runtime)
     unit = read(tmp_path / "out/systemd/mlops-nb-dev-diamonds-blue@.service")
-    place = tmp_path / "r/dev-diamonds/blue-0"
+    place = Path(runtime, "dev-diamonds/blue-0")
     place.mkdir(parents=True)  # systemd's RuntimeDirectory
     variables = dict(words(line)[0].split("=", 1) for line in unit["Environment"])
     command = arguments(unit["ExecStart"][0], "0")

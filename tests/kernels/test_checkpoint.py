@@ -170,5 +170,5 @@ def test_a_full_disk_is_told_with_the_file_and_nothing_half_written_stays(notebo
         )  # fmt: skip
     assert done.returncode == 1
     assert f"File too large: '{tmp_path}/out.ipynb'" in log.read_text()
-    assert read(tmp_path / "out.ipynb") == 3
+    assert read(tmp_path / "out.ipynb") in (2, 3)  # as many as the last checkpoint that fitted had
     assert hidden(tmp_path) == []

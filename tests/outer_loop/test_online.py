@@ -222,10 +222,10 @@ with online.temporary_endpoint(settings, model) as ask:
 def test_a_deployment_refuses_what_takes_too_long_and_more_than_it_can_hold(live: Settings, stones: Any, tmp_path: Path) -> None:
     given = (live.root / "environments" / "dev" / "deployment.yml").read_text()
     file = tmp_path / "narrow.yml"
-    file.write_text(given.replace("timeout_ms: 5000", "timeout_ms: 300").replace("per_instance: 32", "per_instance: 1"))
+    file.write_text(given.replace("timeout_ms: 5000", "timeout_ms: 40").replace("per_instance: 32", "per_instance: 1"))
     online.deploy(live, ENDPOINT, stones.model(2), deployment="narrow", file=file)
     many = {"inputs": {"carat": [0.5] * 600_000, "depth": [60.5] * 600_000}}
-    with pytest.raises(StepFailed, match=r"answered 408: .*narrow took over 300 ms"):
+    with pytest.raises(StepFailed, match=r"answered 408: .*narrow took over 40 ms"):
         online.invoke(live, ENDPOINT, many, deployment="narrow")
     told: list[str] = []
 

@@ -213,7 +213,7 @@ with TestClient(make_app(config, None, load_script(config))) as client:
     print(client.post("/score", json={"data": [1, 2]}).json())
     answer = client.post("/score", json={"other": 1})
     print(answer.status_code, answer.headers["ms-azureml-model-error-reason"], client.put("/score").status_code)
-""", str(tmp_path)], capture_output=True, text=True)  # it changes the folder, so it has a process of its own
+""", str(tmp_path)], capture_output=True, text=True, cwd=tmp_path)  # it changes the folder, so it has a process of its own
     assert process.stdout.splitlines() == ["[2, 4]", "424 KeyError: 'data' 405"], process.stderr
 
 

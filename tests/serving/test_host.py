@@ -171,7 +171,9 @@ def test_a_temporary_endpoint_ends_with_its_owner(lay: Any) -> None:
 def test_it_stays_in_the_foreground_for_systemd_and_another_interpreter_finds_the_library(lay: Any) -> None:
     endpoint = lay({"blue": {}}).start("--foreground").until_ready()
     assert endpoint.status()["pid"] == endpoint.process.pid
-    assert str(Path(__file__).parents[2]) in endpoint.ask(b"[]").json["python_path"].split(os.pathsep)
+    lent = [Path(place) for place in endpoint.ask(b"[]").json["python_path"].split(os.pathsep)]
+    assert [[entry.name for entry in place.iterdir()] for place in lent] == [["mlops_nb"]]  # and no package beside it
+    assert (lent[0] / "mlops_nb").resolve() == Path(__file__).parents[2] / "mlops_nb"
     endpoint.process.terminate()
     assert endpoint.process.wait(10) == 0
 
