@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Parameter', 'read_parameters', 'parameters_source', 'read_signature', 'bind', 'bind_signature', 'injected_source']
 
-# %% ../../nbs/core/09_parameters.ipynb #f1f5c096
+# %% ../../nbs/core/09_parameters.ipynb #2946a373
 import ast
 import datetime as dt
 import difflib
@@ -27,13 +27,13 @@ from mlops_nb.core.annotations import (
 )
 from .records import SpecificationError
 
-# %% ../../nbs/core/09_parameters.ipynb #48f6914f
+# %% ../../nbs/core/09_parameters.ipynb #a48b2cd8
 from pydantic import Field as Field
 
 from .annotations import Input as Input, Output as Output
 from .secrets import Secret as Secret
 
-# %% ../../nbs/core/09_parameters.ipynb #00925ddd
+# %% ../../nbs/core/09_parameters.ipynb #b3f4a30b
 @dataclass(frozen=True)
 class Parameter:
     """One parameter of a notebook."""
@@ -68,7 +68,7 @@ class Parameter:
         """Whether it may stay without a value on Azure ML, so that the notebook's own default stands."""
         return not self.required and self.azure_default is None
 
-# %% ../../nbs/core/09_parameters.ipynb #9a47c5ae
+# %% ../../nbs/core/09_parameters.ipynb #6d6236e6
 def read_parameters(notebook: Path | str) -> list[Parameter]:
     """Read a notebook's parameters, in order; raises `SpecificationError` with every fault, by cell line."""
     notebook = Path(notebook)
@@ -94,7 +94,7 @@ def parameters_source(
         raise SpecificationError([f"{where}: {len(tagged)} cells tagged parameters. Keep the tag on one."])
     return "".join(tagged[0]["source"]) if tagged else ""
 
-# %% ../../nbs/core/09_parameters.ipynb #5314ca54
+# %% ../../nbs/core/09_parameters.ipynb #85c6b731
 def read_signature(
     source: str,  # of the cell tagged parameters
     where: str = "notebook",  # its path, for the messages; enums are imported from there
@@ -108,7 +108,7 @@ def read_signature(
         raise SpecificationError(faults)
     return found
 
-# %% ../../nbs/core/09_parameters.ipynb #e26763fc
+# %% ../../nbs/core/09_parameters.ipynb #1445cd8a
 def _read(source: str, where: str) -> tuple[list[Parameter], list[str]]:
     tree, comments = _parse(source), _comments(source)
     scope = read_scope(tree, Path(where).parent)
@@ -135,7 +135,7 @@ def _comments(source: str) -> dict[int, str]:  # line -> the comment that ends i
     tokens = tokenize.generate_tokens(io.StringIO(re.sub(r"(?m)^[%!].*$", "", source)).readline)
     return {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
 
-# %% ../../nbs/core/09_parameters.ipynb #5405e940
+# %% ../../nbs/core/09_parameters.ipynb #8a45cdfc
 def _target(node: ast.stmt) -> str:  # the one name that a statement assigns; empty: it is no parameter
     if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
         return node.target.id
@@ -164,7 +164,7 @@ def _declared(name: str, annotation: ast.expr, scope: Scope) -> Any:
         raise ValueError(f"{name}: cannot use {ast.unparse(annotation)} ({problem}).") from None
     return kind
 
-# %% ../../nbs/core/09_parameters.ipynb #9bc46de6
+# %% ../../nbs/core/09_parameters.ipynb #f1bf22aa
 _MAKERS: dict[str, Callable[..., Any]] = {"date": dt.date, "datetime": dt.datetime, "Path": Path, "float": float, "set": set}
 
 
@@ -201,7 +201,7 @@ def _same(typed: Any, default: Any) -> bool:  # 8 is 8.0, but "red" is not Colou
     numbers = all(isinstance(value, int | float) and not isinstance(value, enum.Enum) for value in (typed, default))
     return bool(typed == default) and (numbers or type(typed) is type(default))
 
-# %% ../../nbs/core/09_parameters.ipynb #f19f0147
+# %% ../../nbs/core/09_parameters.ipynb #30f9190f
 def bind(
     notebook: Path | str,
     given: dict[str, Any],  # values by name; text is parsed by the declared type
@@ -232,7 +232,7 @@ def bind_signature(
         raise SpecificationError(faults)
     return bound
 
-# %% ../../nbs/core/09_parameters.ipynb #b6c52f9a
+# %% ../../nbs/core/09_parameters.ipynb #bc009445
 def _unknown(where: str, name: str, known: list[str]) -> str:
     near = difflib.get_close_matches(name, known, 1)
     hint = f" Did you mean '{near[0]}'?" if near else ""
@@ -250,7 +250,7 @@ def _why(name: str, kind: Any, annotation: str, value: Any, problem: Exception) 
         hint = f" Quote it; papermill takes it as text with `-r {name} ...` instead of `-p`."
     return f"{name}{place} = {shown}: {first['msg'].removeprefix('Value error, ')} ({annotation}).{hint}"
 
-# %% ../../nbs/core/09_parameters.ipynb #82d73e06
+# %% ../../nbs/core/09_parameters.ipynb #78d72a05
 def injected_source(
     source: str,  # of the cell tagged parameters
     values: dict[str, Any],  # typed, as `bind` returns them
@@ -282,7 +282,7 @@ def _written_otherwise(node: ast.expr, default: Any) -> bool:  # such as a date 
     except ValueError:
         return False
 
-# %% ../../nbs/core/09_parameters.ipynb #1c0da19e
+# %% ../../nbs/core/09_parameters.ipynb #a654409b
 @dataclass(frozen=True)
 class _Writer:
     """What the cell calls the classes that values are made of, and what must be imported besides."""
@@ -312,7 +312,7 @@ def _reveal(writer: _Writer, text: str) -> str:  # the kernel resolves the refer
     writer.imports.add("from mlops_nb.core.secrets import reveal")
     return f"reveal({text})"
 
-# %% ../../nbs/core/09_parameters.ipynb #88b0cda1
+# %% ../../nbs/core/09_parameters.ipynb #5eee8508
 def _write(writer: _Writer, value: Any) -> str:
     """Write one value as Python; raises `ValueError` for one that has no readable form."""
     write = partial(_write, writer)
@@ -345,7 +345,7 @@ def _write_date(writer: _Writer, value: dt.date) -> str:  # or a time of day, wi
         return f'{name}.fromisoformat("{value.isoformat()}")'
     return name + repr(value).removeprefix(f"datetime.{kind}")
 
-# %% ../../nbs/core/09_parameters.ipynb #d216b54a
+# %% ../../nbs/core/09_parameters.ipynb #5f28fce9
 def _assignments(tree: ast.Module, given: dict[str, str]) -> list[str]:  # given: name -> right-hand side
     changed = set(given)
     flow = [(node, *_flow(node)) for node in tree.body]

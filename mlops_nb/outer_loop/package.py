@@ -73,7 +73,7 @@ def _constraints(settings: Settings) -> str:
 # %% ../../nbs/outer_loop/39_package.ipynb #00b6977c
 def _notebooks(settings: Settings, address: str = "") -> list[tuple[str, Path]]:
     made = [entry.details["run"] for entry in ledger.entries(settings, address) if "run" in entry.details] if address else []
-    folders = [settings.root / "nbs", *(settings.runs / run for run in dict.fromkeys(made))]
+    folders = [settings.runs / run for run in dict.fromkeys(made)] or [settings.root / "nbs"]
     found: Iterator[Path] = (path for folder in folders if folder.is_dir() for path in sorted(folder.rglob("*.ipynb")))
     kept = [path for path in found if not any(part.startswith(".") for part in path.relative_to(settings.root).parts[:-1])
             or path.is_relative_to(settings.runs)]

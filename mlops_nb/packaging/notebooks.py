@@ -30,10 +30,12 @@ def lay_notebooks(
 
 
 def _parts(content: dict[str, Any]) -> Iterator[tuple[str, str, str]]:  # the place, the kind of file, the text
-    yield "metadata", ".txt", json.dumps(content["metadata"], indent=1)
+    told = {key: value for key, value in content["metadata"].items() if key != "widgets"}  # their state is ids and numbers
+    yield "metadata", ".txt", json.dumps(told, indent=1)
     for number, cell in enumerate(content["cells"], 1):
         source = _text(cell["source"])
-        if cell["cell_type"] == "code" and not source.lstrip().startswith("%%"):
+        values = "injected-parameters" in cell["metadata"].get("tags", [])  # what a run was given: values, no code of anybody's
+        if cell["cell_type"] == "code" and not values and not source.lstrip().startswith("%%"):
             yield f"cell {number}", ".py", _python(source)
         elif source.strip():
             yield f"cell {number}", ".txt", source

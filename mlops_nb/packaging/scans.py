@@ -133,6 +133,7 @@ _NAMES_SOMETHING = re.compile(
     r"(?:^|[^a-z])(?:\w*_id|\w*uuid|id|digest|sha\d*|hash|commit|fingerprint|version|run|code)[\"']?\s*[:=(]\s*[\"'(]*"
     r"(?:sha256:|m-|runs:/|models:/)?$", re.IGNORECASE)
 
+_REFERENCE = r"^(env|file|keyvault):"  # where a secret is, as `mlops_nb.core.secrets` reads it; not the secret
 _HASH = r"^\s*--hash=sha256:[0-9a-f]{64}\s*\\?$"  # half the lines of a lock
 
 
@@ -155,7 +156,11 @@ def scan_secrets(folders: Iterable[Named], notebooks: Iterable[Named]) -> Check:
                     large += [place] * (path.stat().st_size > _LARGEST)
         with default_settings() as settings:
             usual = [{"path": path, **options} for path, options in settings.filters.items()]
-            settings.configure_filters([*usual, {"path": "detect_secrets.filters.regex.should_exclude_line", "pattern": [_HASH]}])
+            settings.configure_filters([
+                *usual,
+                {"path": "detect_secrets.filters.regex.should_exclude_line", "pattern": [_HASH]},
+                {"path": "detect_secrets.filters.regex.should_exclude_secret", "pattern": [_REFERENCE]},
+            ])
             findings = [finding for path, place in texts.items() if place not in large for finding in _secrets_in(path, place)]
     detail = f"{len(texts) - len(large)} texts" + (f"; too large to be read: {', '.join(large)}" if large else "")
     return Check("detect-secrets", not findings, findings, detail, version=version)

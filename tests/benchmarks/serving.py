@@ -33,6 +33,7 @@ CONNECTIONS = (1, 8, 32)
 ROUNDS, SECONDS = 3, 3
 FEATURES = [f"f{number}" for number in range(20)]
 HELLO, WORKER, COLLECTING, WHOLE = "hello world", "ours, worker", "ours, worker, collecting", "ours, endpoint"
+KEEPING = "ours, endpoint, collecting"
 MLFLOW, AZURE = "mlflow models serve", "Azure ML's server"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true",
                "PYTHONPATH": str(ROOT)}
@@ -246,7 +247,7 @@ def train(folder: Path) -> tuple[Path, bytes]:
 
 
 @contextlib.contextmanager
-def endpoint(folder: Path, model: Path, instances: int = 1) -> Iterator[tuple[Server, Path]]:
+def endpoint(folder: Path, model: Path, instances: int = 1, collecting: bool = False) -> Iterator[tuple[Server, Path]]:
     """Start a whole endpoint of ours, front and workers; yields it and its folder."""
     import mlflow
     import yaml
@@ -254,9 +255,11 @@ def endpoint(folder: Path, model: Path, instances: int = 1) -> Iterator[tuple[Se
     from mlops_nb.core.records import ModelVersion
     from mlops_nb.core.settings import load_settings
     from mlops_nb.core.tracking import connect
-    from mlops_nb.outer_loop.online import temporary_endpoint
+    from mlops_nb.outer_loop import credentials, online
+    from mlops_nb.outer_loop.client import base_address
+    from mlops_nb.outer_loop.state import read_wanted
 
-    place = folder / f"project-{instances}"
+    place = folder / f"project-{instances}-{collecting}"
     shutil.copytree(ROOT / "environments", place / "environments")
     shutil.copy(ROOT / "settings.ini", place)
     settings = load_settings(root=place)
@@ -269,10 +272,22 @@ def endpoint(folder: Path, model: Path, instances: int = 1) -> Iterator[tuple[Se
     wanted["request_settings"]["max_concurrent_requests_per_instance"] = 32
     file.write_text(yaml.safe_dump(wanted))
     body = json.dumps({"input_data": json.loads(train_row(model))}).encode()
-    with temporary_endpoint(settings, ModelVersion(f"{settings.environment}.bench", int(made.version), "regression")) as ask:
-        there = Path(ask.settings.state) / "endpoints" / ask.settings.environment / ask.endpoint
-        status = json.loads((there / "status.json").read_text())
-        yield Server(int(ask.address.rpartition(":")[2]), "/score", body, [status["pid"]], dict(ask.headers)), there
+    version = ModelVersion(f"{settings.environment}.bench", int(made.version), "regression")
+
+    def server(address: str, there: Path, headers: dict[str, str]) -> tuple[Server, Path]:
+        host = json.loads((there / "status.json").read_text())["pid"]
+        return Server(int(address.rpartition(":")[2]), "/score", body, [host], headers), there
+
+    if not collecting:
+        with online.temporary_endpoint(settings, version) as ask:
+            yield server(ask.address, ask.settings.endpoints / ask.endpoint, dict(ask.headers))
+        return
+    online.deploy(settings, "bench", version)  # as the environment's file says: all inputs and outputs are kept
+    try:
+        address = base_address(read_wanted(settings, "bench"))
+        yield server(address, settings.endpoints / "bench", credentials.authorization(settings, "bench"))
+    finally:
+        online.stop(settings, "bench")
 
 
 def train_row(model: Path) -> str:
@@ -404,6 +419,7 @@ def main() -> None:
         there = None
         try:
             started[WHOLE], there = stack.enter_context(endpoint(folder, model))
+            started[KEEPING], _ = stack.enter_context(endpoint(folder, model, collecting=True))
         except Exception as problem:  # the figures of the worker are worth printing all the same
             print(f"{WHOLE} is left out: {type(problem).__name__}: {problem}\n")
         for server in started.values():
@@ -419,8 +435,10 @@ def main() -> None:
         table(found)
         print()
         for connections in CONNECTIONS:
-            kept = found[COLLECTING][connections].rate / found[WORKER][connections].rate
-            print(f"- collection on, {connections} connections: {1 - kept:.0%} fewer requests/s")
+            for on, off in ((COLLECTING, WORKER), (KEEPING, WHOLE)):
+                if on in found:
+                    kept = found[on][connections].rate / found[off][connections].rate
+                    print(f"- collection on, {off}, {connections} connections: {1 - kept:.0%} fewer requests/s")
         if there:
             print(f"- the front: {front_cpu(there, started[WHOLE], folder):.3f} ms CPU per request")
         times = [first_answer(model, folder, b'{"input_data": %s}' % row) for _ in range(3)]
