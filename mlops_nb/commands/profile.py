@@ -21,7 +21,7 @@ commands = group("")
 
 @commands.command("profile")
 def profile(
-    model: Annotated[str, typer.Argument(help="Registered model as NAME or NAME/VERSION; NAME: the one staged last.")],
+    model: Annotated[str, typer.Argument(help="Registered model as NAME, NAME/VERSION or NAME@ALIAS.")],
     rate: Annotated[float, typer.Option("--rate", help="Requests per second that are to be served.")] = 100,
     max_p95_ms: Annotated[
         float, typer.Option("--max-p95-ms", help="Of the answers.", show_default="the deployment file's")
@@ -42,12 +42,11 @@ def profile(
 ) -> None:
     """Measure latency, throughput, CPU and memory by size of machine; recommend how many machines a rate needs."""
     from mlops_nb.core.files import write_file
-    from mlops_nb.inner_loop import registry
-    from mlops_nb.outer_loop import load
+    from mlops_nb.outer_loop import load, models
 
     settings = settings_of(env, state)
-    short, _, version = model.removeprefix(f"{settings.environment}.").partition("/")
-    found = registry.model_version(settings, short, int(version) if version.isdigit() else version or "staged")
+    found = models.registered_model(settings, model)
+    short = found.name.removeprefix(f"{settings.environment}.")
     users, sizes = _numbers("--concurrency", concurrency), _numbers("--cores", cores)
     limit = max_p95_ms or load.limits(settings).max_p95_ms
     asked = _rows(settings, found, short, data)
