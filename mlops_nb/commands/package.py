@@ -25,7 +25,7 @@ Mirror = Annotated[
 
 @app.command("build")
 def build(
-    model: Annotated[str, typer.Argument(help="Registered model as NAME, NAME/VERSION or NAME@ALIAS, or a folder with an MLmodel file.")],
+    model: Annotated[str, typer.Argument(help="Registered model as NAME, NAME/VERSION or NAME@ALIAS, or an MLflow folder.")],
     folder: Annotated[
         Path | None, typer.Option("-o", "--output", help="Folder for the package.", show_default="in the state folder")
     ] = None,
