@@ -28,12 +28,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from mlops_nb.scoring.batching import SMALL, Batcher, Job
-from mlops_nb.scoring.collector import Collector, Rows, make_collector
+from mlops_nb.scoring.collector import Collector, make_collector
 from mlops_nb.scoring.config import Config
 from mlops_nb.scoring.model import Model, count_rows, load_model, warm_up
 from mlops_nb.scoring.openapi import describe
 from mlops_nb.scoring.process import bind, end_with_parent
 from mlops_nb.scoring.reading import BadPayload, read_content
+from mlops_nb.scoring.records import Rows
 from mlops_nb.scoring.script import Asked, Script, ScriptFailed, load_script
 from mlops_nb.scoring.writing import as_json, as_records, as_rows
 

@@ -14,8 +14,6 @@ import atexit
 import errno
 import json
 import logging
-import math
-import os
 import random
 import threading
 import time
@@ -24,31 +22,22 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import orjson
+from typing import Any
 
 from mlops_nb import __version__
 from mlops_nb.scoring.config import Config
+from mlops_nb.scoring.records import MAX_INLINE, Tables, dumps, fit_for_line, weigh
+from mlops_nb.scoring.rolling import Files
 
 log = logging.getLogger(__name__)
 
 MAX_WAITING = 20_000  # requests held back for a slow disk before new ones are dropped
 MAX_WAITING_BYTES = 64 * 2**20  # the same, by what they hold on to
-MAX_INLINE = 4 * 2**20  # bytes of a payload that stands in its line
 RATES = {"Minute": "%Y/%m/%d/%H/%M", "Hour": "%Y/%m/%d/%H", "Day": "%Y/%m/%d", "Month": "%Y/%m", "Year": "%Y"}
 _GATHER, _SOON = 0.1, 0.02  # seconds that the first of a batch waits for others: under load, to wake up less often; else
 _BATCH = 64  # requests turned into lines before they are written; the data path may have to wait that long for the interpreter
 _OVERHEAD = 1500  # bytes that a waiting request takes besides its payload
 _NEVER = {"authorization", "cookie", "proxy-authorization", "set-cookie"}  # headers that are secrets
-
-
-class Rows(NamedTuple):
-    """Some rows of a larger table: a request's share of a batch, without a copy on the data path."""
-
-    table: Any  # what `collect` takes, of the whole batch; the requests of one batch hand over the same object
-    start: int
-    stop: int
 
 
 @dataclass(slots=True)
@@ -97,7 +86,7 @@ class Collector:
         self.folder, self.source, self.version = Path(folder).absolute(), source, version
         self.rates = {name: float(rate) for name, rate in rates.items() if rate > 0}
         self.instance = f"{instance}-{random.getrandbits(32):08x}"  # new in every process: one writer per file
-        self._roll, self._tables = RATES[rolling_rate.capitalize()], _Tables(columns)
+        self._roll, self._tables = RATES[rolling_rate.capitalize()], Tables(columns)
         self._captured = sorted({name.lower() for name in capture_headers} - _NEVER)
         self._asked = {name: rate for name, rate in self.rates.items() if name in _FROM_REQUESTS}
         self._largest, self._smallest = max(self._asked.values(), default=0.0), min(self._asked.values(), default=0.0)
@@ -109,12 +98,12 @@ class Collector:
         self._refused: Counter[str] = Counter()  # changes under the lock
         self._kept: Counter[str] = Counter()  # changes in the thread, as does the next
         self._failed: Counter[str] = Counter()
-        self._files = _Files(self.folder, self.instance)
+        self._files = Files(self.folder, self.instance)
         self.before_close: Callable[[], None] = lambda: None  # lets others hand over what they hold back
         fixed = {"specversion": "1.0", "source": source}
-        self._heads = {name: _dumps({**fixed, "type": f"azureml.inference.{name}"})[:-1] + b"," for name in self.rates}
+        self._heads = {name: dumps({**fixed, "type": f"azureml.inference.{name}"})[:-1] + b"," for name in self.rates}
         about = {"datacontenttype": "application/json", "modelversion": version, "collectdatatype": "pandas.core.frame.DataFrame"}
-        self._about = _dumps({**about, "agent": f"mlops-nb/{__version__}"})[1:-1] + b","
+        self._about = dumps({**about, "agent": f"mlops-nb/{__version__}"})[1:-1] + b","
         digits = f"{random.getrandbits(80):020x}"
         self._stem, self._number = f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}", 0
         self._thread = threading.Thread(target=self._run, name="collector", daemon=True)
@@ -139,7 +128,7 @@ class Collector:
         if draw >= self._largest:
             return
         try:
-            weight = _OVERHEAD + _weight(inputs, body) + _weight(outputs, answer)
+            weight = _OVERHEAD + weigh(inputs, body) + weigh(outputs, answer)
             asked = _Asked(time.time(), draw, weight, correlation, request, inputs, outputs)
             if self.bodies:
                 asked.weight += len(body) + len(answer)
@@ -244,35 +233,35 @@ class Collector:
         """Return the data of one collection, more of the event, and whether the data goes into the line; None: no data."""
         if collection in ("model_inputs", "model_outputs"):
             table, name = (item.inputs, "") if collection == "model_inputs" else (item.outputs, "prediction")
-            return None if table is None else (_dumps(self._tables.records(table, name)), self._about, True)
+            return None if table is None else (self._tables.data(table, name), self._about, True)
         body, kind = (item.body, "body_type") if collection == "request" else (item.answer, "answer_type")
         more = item.more or {}
-        data, kind, inline = _payload(body, str(more.get(kind, "application/json")).partition(";")[0].strip().lower())
+        data, kind, inline = fit_for_line(body, str(more.get(kind, "application/json")).partition(";")[0].strip().lower())
         about = {key: more[key] for key in ("path", "method", "headers") if collection == "request" and more.get(key)}
-        return data, _dumps({"datacontenttype": kind, **about})[1:-1] + b",", inline
+        return data, dumps({"datacontenttype": kind, **about})[1:-1] + b",", inline
 
     def _line(self, collection: str, folder: str, common: bytes, data: bytes, more: bytes, inline: bool) -> bytes:
         """Make one event's line; what is too large for it goes into a file of its own."""
         self._number += 1
         name, size = f"{self._stem}-{self._number:012x}", len(data)
         if size > MAX_INLINE or not inline:
-            data = _dumps(self._files.beside(f"{collection}/{folder}", name, data).as_uri())
+            data = dumps(self._files.beside(f"{collection}/{folder}", name, data).as_uri())
             more += b'"datainblob":"true",'
-        about = f'"id":"{name}","contentrange":"bytes 0-{size - 1 if size else 0}/{size}",'.encode()
+        about = b'"id":"%b","contentrange":"bytes 0-%d/%d",' % (name.encode(), size - 1 if size else 0, size)
         return b"".join((self._heads[collection], about, more, common, data, b"}\n"))
 
 
 def _posted(item: _Posted) -> tuple[bytes, bytes, bool]:
-    data, kind, inline = _payload(item.data, "application/json") if item.text else (item.data, "application/octet-stream", False)
-    return data, _dumps({"datacontenttype": kind, **item.more})[1:-1] + b",", inline
+    data, kind, inline = fit_for_line(item.data, "application/json") if item.text else (item.data, "application/octet-stream", False)
+    return data, dumps({"datacontenttype": kind, **item.more})[1:-1] + b",", inline
 
 
 def _common(at: float, correlation: str, request: str) -> bytes:
-    known = _dumps(correlation)
-    other = known if request is correlation else _dumps(request)
+    known = dumps(correlation)
+    other = known if request is correlation else dumps(request)
     whole = int(at)
-    moment = f'"time":"{_second(whole)}.{int((at - whole) * 1000):03d}Z","correlationid":'.encode()
-    return b"".join((moment, known, b',"xrequestid":', other, b',"data":'))
+    moment = (_second(whole), int((at - whole) * 1000))
+    return b'"time":"%b.%03dZ","correlationid":%b,"xrequestid":%b,"data":' % (*moment, known, other)
 
 
 _FROM_REQUESTS = ("model_inputs", "model_outputs", "request", "response")
@@ -306,213 +295,10 @@ def _signature(folder: str) -> list[str]:
     return [str(entry["name"]) for entry in inputs if "name" in entry]
 
 
-# --- files -----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class _Open:
-    """One open file."""
-
-    folder: str
-    handle: int
-    size: int  # bytes, all in whole lines
-
-
-class _Files:
-    """The open files of one process, one per collection: whole lines are appended, nothing else."""
-
-    def __init__(self, folder: Path, instance: str):
-        self.folder, self.instance = folder, instance
-        self._open: dict[str, _Open] = {}  # by collection
-
-    def append(self, collection: str, folder: str, lines: list[bytes]) -> tuple[int, OSError | None]:
-        """Append lines in one write; returns how many are whole in the file, and why the others are not."""
-        try:
-            file = self._file(collection, folder)
-        except OSError as problem:
-            return 0, problem
-        data, done = b"".join(lines), 0
-        try:
-            while done < len(data):  # a disk that gets full takes a part, and refuses the next
-                done += os.write(file.handle, memoryview(data)[done:])
-            file.size += done
-            return len(lines), None
-        except OSError as problem:
-            file.size += data.rfind(b"\n", 0, done) + 1
-            os.ftruncate(file.handle, file.size)
-            return data.count(b"\n", 0, done), problem
-
-    def beside(self, folder: str, name: str, data: bytes) -> Path:
-        """Write one payload into a file of its own."""
-        path = self.folder / folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with path.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError:
-            path.unlink(missing_ok=True)
-            raise
-        return path
-
-    def look(self) -> None:
-        """Let go of files that somebody has removed."""
-        for collection, file in list(self._open.items()):
-            if not os.fstat(file.handle).st_nlink:
-                os.close(self._open.pop(collection).handle)
-
-    def close(self) -> None:
-        """Flush all files to the disk and close them."""
-        for file in self._open.values():
-            _finish(file.handle)
-        self._open.clear()
-
-    def _file(self, collection: str, folder: str) -> _Open:
-        current = self._open.get(collection)
-        if current and current.folder == folder:
-            return current
-        path = self.folder / folder / f"{self.instance}.jsonl"  # of a new hour
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        if current:
-            _finish(current.handle)
-        self._open[collection] = made = _Open(folder, handle, os.fstat(handle).st_size)
-        return made
-
-
-def _finish(handle: int) -> None:
-    try:
-        os.fsync(handle)
-    except OSError as problem:
-        log.warning("A file of collected data may not be on the disk: %s", problem)
-    finally:
-        os.close(handle)
-
-
 def _reason(problem: Exception) -> str:
     if not isinstance(problem, OSError):
         return "NotSerializable"
     return "DiskFull" if problem.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "WriteFailed"
-
-
-# --- what is written -------------------------------------------------------------------------------------------------
-
-
-class _Tables:
-    """Turns tables into records; the rows that a batch's requests share are turned once."""
-
-    def __init__(self, columns: Callable[[], Sequence[str]]):
-        self._columns = columns
-        self._names: Sequence[str] | None = None
-        self._shared: dict[int, tuple[Any, Sequence[dict[str, Any]]]] = {}  # the table is kept, so that its id stays its own
-
-    def records(self, table: Any, name: str) -> Sequence[dict[str, Any]]:
-        """Return one record per row; values without a name get `name`, or without one the names of the model's inputs."""
-        if type(table) is Rows:
-            if id(table.table) not in self._shared:
-                self._shared[id(table.table)] = (table.table, self.records(table.table, name))
-            return self._shared[id(table.table)][1][table.start : table.stop]
-        kind = _kind(type(table))  # type: ignore[arg-type]
-        if kind == "array":  # no row is a dict
-            rows = table.tolist()
-            rows = rows if isinstance(rows, list) else [rows]
-            if not name and rows and isinstance(rows[0], list):
-                names = self._names_of(len(rows[0]))
-                return [dict(zip(names, row, strict=False)) for row in rows]
-            return [{name: row} for row in rows] if name else self._named(rows)
-        if kind == "frame":
-            return _frame_records(table)
-        if kind == "columns":
-            return _column_records(table if isinstance(table, Mapping) else table.columns)
-        rows = table if isinstance(table, list | tuple) else [table]
-        if name:
-            return [row if isinstance(row, dict) else {name: row} for row in rows]
-        return rows if all(isinstance(row, dict) for row in rows) else self._named(rows)
-
-    def forget(self) -> None:
-        """Let go of the tables of a batch."""
-        self._shared.clear()
-
-    def _named(self, rows: Sequence[Any]) -> list[dict[str, Any]]:
-        rows = [row if isinstance(row, list | tuple) else [row] for row in rows]
-        names = self._names_of(max(map(len, rows), default=0))
-        return [dict(zip(names, row, strict=False)) for row in rows]
-
-    def _names_of(self, width: int) -> Sequence[str]:
-        if self._names is None:
-            self._names = self._columns()
-        return self._names if len(self._names) == width else [str(number) for number in range(width)]
-
-
-@lru_cache(64)
-def _kind(kind: Any) -> str:
-    """Say how a table of this type is read."""
-    if hasattr(kind, "to_numpy") and hasattr(kind, "columns"):
-        return "frame"
-    if issubclass(kind, Mapping) or "columns" in getattr(kind, "__dataclass_fields__", {}):  # `payload.Table`
-        return "columns"
-    return "array" if hasattr(kind, "tolist") else "rows"
-
-
-def _frame_records(frame: Any) -> list[dict[str, Any]]:
-    """Turn a pandas frame into records, many times as fast as its own `to_dict`."""
-    names, values = frame.columns.tolist(), frame.to_numpy()
-    if values.dtype != object and len(set(frame.dtypes)) > 1:  # integers beside floats would have become floats
-        return _column_records({name: frame[name] for name in names})
-    return [dict(zip(names, row, strict=True)) for row in values.tolist()]
-
-
-def _column_records(columns: Mapping[str, Any]) -> list[dict[str, Any]]:
-    values = {name: value.tolist() if hasattr(value, "tolist") else value for name, value in columns.items()}
-    if not all(isinstance(value, list | tuple) for value in values.values()):
-        return [values]
-    return [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
-
-
-def _payload(body: bytes, kind: str) -> tuple[bytes, str, bool]:
-    """Make a raw body fit for a line: JSON as it came, other text as a string; says its type, and whether it goes into a line."""
-    if len(body) > MAX_INLINE:
-        return body, kind or "application/octet-stream", False
-    if "json" in kind or not kind:
-        try:
-            orjson.loads(body)
-            return (body if b"\n" not in body and b"\r" not in body else _dumps(json.loads(body))), "application/json", True
-        except ValueError:
-            pass
-        try:  # NaN and the like, which only some call JSON
-            return _dumps(json.loads(body)), "application/json", True
-        except (ValueError, RecursionError):
-            kind = "text/plain"
-    try:
-        return _dumps(body.decode()), kind, True
-    except UnicodeDecodeError:
-        return body, kind if kind != "text/plain" else "application/octet-stream", False
-
-
-def _dumps(content: Any) -> bytes:
-    """Write JSON that every reader accepts: NaN and infinity become null, times become ISO 8601."""
-    try:
-        return orjson.dumps(content, default=_plain, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
-    except (TypeError, ValueError):  # an integer over 64 bits, half a surrogate pair
-        return json.dumps(_finite(content), default=_plain, separators=(",", ":")).encode()
-
-
-def _plain(value: Any) -> Any:
-    if hasattr(value, "isoformat"):
-        text = value.isoformat()
-        return None if text == "NaT" else text
-    if hasattr(value, "tolist"):
-        return _finite(value.tolist())
-    return None if type(value).__name__ == "NAType" else str(value)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 @lru_cache(8)
@@ -521,18 +307,5 @@ def _folder(roll: str, minute: int) -> str:
 
 
 @lru_cache(8)
-def _second(whole: int) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
-
-
-def _weight(table: Any, body: bytes) -> int:
-    """Estimate how many bytes a table keeps in memory while it waits."""
-    if body:  # what is parsed takes some four times its size
-        return 4 * len(body)
-    table = table.table if type(table) is Rows else table
-    if hasattr(table, "nbytes"):
-        return int(table.nbytes)
-    if hasattr(table, "memory_usage"):
-        return int(table.memory_usage(deep=True).sum())
-    cells = len(table) if hasattr(table, "__len__") else 1
-    return 64 * cells * (len(table[0]) if cells and isinstance(table, list) and hasattr(table[0], "__len__") else 1)
+def _second(whole: int) -> bytes:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)).encode()

@@ -17,8 +17,9 @@ import pandas as pd
 import pytest
 
 from mlops_nb.outer_loop.collected import read_folder
-from mlops_nb.scoring.collector import Collector, Rows, make_collector
+from mlops_nb.scoring.collector import Collector, make_collector
 from mlops_nb.scoring.config import Config, Wish
+from mlops_nb.scoring.records import Rows
 
 FRAME = pd.DataFrame({"carat": [0.3, 0.5], "cut": ["Ideal", None], "depth": [60, 61]})
 BOTH = {"model_inputs": 1.0, "model_outputs": 1.0}
