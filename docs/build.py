@@ -197,12 +197,17 @@ def main(fresh: bool) -> None:
     """Execute, stage, build; any warning is an error."""
     if fresh:
         shutil.rmtree(BUILD, ignore_errors=True)
-    stage(executed_lessons(), executed_steps())
+    steps = executed_steps()
+    stage(executed_lessons(), steps)
     shutil.rmtree(SITE, ignore_errors=True)  # pages of notebooks that are gone
     sphinx = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html"]
     built = subprocess.run([*sphinx, "-d", BUILD / "doctrees", "-c", DOCS, STAGE, SITE], cwd=ROOT)  # noqa: S603
     if built.returncode:
         sys.exit("docs: the warnings above are errors")
+    for step, path in steps.items():  # the reports that a step's page leads to
+        for report in (path.parent / "outputs").glob("*.report.html"):
+            (SITE / step.parent / "outputs").mkdir(exist_ok=True)
+            shutil.copy(report, SITE / step.parent / "outputs")
     print(f"docs: open {(SITE / 'index.html').relative_to(ROOT)}")
 
 

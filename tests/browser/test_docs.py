@@ -49,6 +49,13 @@ def test_a_page_stands_on_its_own(page: Any, path: str) -> None:
     assert page.evaluate(pictures) == []
 
 
+def test_the_stage_report_is_a_click_away(page: Any) -> None:
+    page.goto((SITE / "scenarios/classical/40_deploy.html").as_uri())
+    page.get_by_role("link", name="The stage report").click()
+    page.wait_for_url("**/outputs/*.report.html")
+    assert "Passed." in page.locator("body").inner_text()
+
+
 def test_the_reference_has_a_table_of_parameters(page: Any) -> None:
     page.goto((SITE / "core/00_files.html").as_uri())
     assert "where; missing folders are made" in page.locator("dl.field-list").first.inner_text()
