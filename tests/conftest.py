@@ -30,7 +30,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hide the settings of whoever runs the tests."""
-    for name in [name for name in os.environ if name.startswith("MLOPS_NB_")]:
+    ours_and_mlflows = ("MLOPS_NB_", "MLFLOW_EXPERIMENT_")  # MLflow tells its experiment to later processes by the second
+    for name in [name for name in os.environ if name.startswith(ours_and_mlflows)]:
         monkeypatch.delenv(name)
 
 
