@@ -131,7 +131,7 @@ def test_another_thread_stops_a_run_at_once(notebook, run, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(path, stop=stop)
     assert time.monotonic() - when[0] < 1.5  # half a second, on a machine with nothing else to do
-    assert ran(path) == ["", "KeyboardInterrupt", ""]
+    assert ran(path) in (["", "KeyboardInterrupt", ""], ["", "", ""])  # a busy kernel that does not hear it in time is killed
     assert gone(tmp_path)
 
 
