@@ -38,6 +38,7 @@ from mlops_nb.batch.output import make_result
 from mlops_nb.batch.plan import Piece, Slice, load_plan, make_plan, save_plan
 from mlops_nb.core.files import append_line, hold
 from mlops_nb.core.records import StepFailed, now
+from mlops_nb.scoring.script import show_model
 
 _START = 600  # seconds for a worker to load its model
 _TICK = 0.5  # seconds between two looks at times and tries
@@ -64,17 +65,8 @@ class Worker:
 def lay_job(folder: Path, job: Job, files: list[File]) -> None:
     """Write the mini batches of a new job; files that only this process sees are copied for the workers first."""
     staged = [dataclasses.replace(f, path=fetch(f.path, folder / "staged", f.name)) if not shared(f.path) else f for f in files]
-    _show_model(folder / "model", Path(job.path))
+    show_model(folder / "model", Path(job.path))
     save_plan(folder / "plan.jsonl", make_plan(job, staged))
-
-
-def _show_model(view: Path, model: Path) -> None:
-    """Lay the folder that a script finds as AZUREML_MODEL_DIR: some ask for `model.pkl` in it, some for `model/model.pkl`."""
-    view.mkdir(parents=True, exist_ok=True)
-    entries = {entry.name: entry for entry in model.iterdir()} if model.is_dir() else {model.name: model}
-    for name, entry in {"model": model, model.name: model, **entries}.items():
-        if not (view / name).is_symlink():
-            (view / name).symlink_to(entry.resolve())
 
 
 def run_job(

@@ -101,7 +101,9 @@ def load_script(config: Config) -> Script:
         raise FileNotFoundError(f"No scoring script {path}. Correct code_configuration in the deployment's file.")
     room = Path(config.socket).absolute().parent
     start_sink(make_collector(config), room)
-    os.environ.update(AZUREML_MODEL_DIR=_model_folder(config.wish.path, room), AZUREML_ENTRY_SCRIPT=path.name, AML_APP_ROOT=str(code))
+    model = Path(config.wish.path).absolute()
+    view = show_model(room / f"model-{zlib.crc32(str(model).encode()):08x}", model)  # the same for all instances with this model
+    os.environ.update(AZUREML_MODEL_DIR=str(view), AZUREML_ENTRY_SCRIPT=path.name, AML_APP_ROOT=str(code))
     sys.path[:0] = [str(code)] if path.parent == code else [str(code), str(path.parent)]
     os.chdir(code)
     for stream in (sys.stdout, sys.stderr):
@@ -113,21 +115,17 @@ def load_script(config: Config) -> Script:
     return _script(_driven(module).run)
 
 
-def _model_folder(path: str, room: Path) -> str:
-    """Return a folder in which scripts find the model as on Azure ML, which puts a registered folder's own name between.
+def show_model(view: Path, model: Path) -> Path:
+    """Lay the folder in which scripts find the model as on Azure ML, which puts a registered folder's own name between.
 
     Depending on how the model was registered, a script asks for `model.pkl` or for `model/model.pkl`: both are there.
     """
-    model = Path(path).absolute()
-    if not model.is_dir():
-        return str(model.parent)
-    view = room / f"model-{zlib.crc32(str(model).encode()):08x}"  # the same for all instances with this model
     view.mkdir(parents=True, exist_ok=True)
-    links = {"model": model, model.name: model} | {entry.name: entry for entry in model.iterdir()}
-    for name, target in links.items():
-        with contextlib.suppress(FileExistsError):
-            (view / name).symlink_to(target)
-    return str(view)
+    entries = {entry.name: entry for entry in model.iterdir()} if model.is_dir() else {}
+    for name, target in {"model": model, model.name: model, **entries}.items():
+        with contextlib.suppress(FileExistsError):  # another process of this model was first
+            (view / name).symlink_to(target.resolve())
+    return view
 
 
 def _load(path: Path) -> ModuleType:
