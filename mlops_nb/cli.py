@@ -19,6 +19,7 @@ from mlops_nb.commands import (
     monitor,
     notebook,
     package,
+    policy,
     profile,
     project,
     run,
@@ -43,6 +44,7 @@ for name, commands in {
     "batch": batch,
     "generate": hosting,
     "package": package,
+    "policy": policy,
     "ledger": ledger,
     "azure": azure,
 }.items():

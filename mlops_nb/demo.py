@@ -1,7 +1,8 @@
-"""The demo: a shop that has sold small diamonds starts to sell bigger ones; the loop notices, retrains, and is quiet again.
+"""The demo: a shop that has sold small diamonds starts to sell bigger ones; the loop notices, says why, retrains, and is quiet again.
 
-Everything is real but the requester: papermill runs, the registry, endpoints in their own processes, HTTP requests, drift
-metrics, approvals in the ledger. The data is plotnine's `diamonds`, 53,940 priced stones with real faults.
+Everything is real but the customers and the two decisions of a person, which the demo records as its own: papermill runs, the
+registry, endpoints in their own processes, HTTP requests, drift metrics, the diagnosis, the policy, the ledger. The data is
+plotnine's `diamonds`, 53,940 priced stones with real faults.
 """
 
 import html
@@ -61,10 +62,11 @@ def run_demo(folder: Path | str = ".", keep: bool = True) -> Path:
 
     out.print("[bold]2. The world moves[/]: customers ask for bigger stones; the prices paid come in later")
     abroad = _chapter(settings, shop, first, "bigger stones", shop.bigger)
-    out.print(f"   {abroad.rows} requests: R2 {abroad.r2:.2f}, beyond threshold: {abroad.drifted}, decision: {abroad.decision}\n")
+    out.print(f"   {abroad.rows} requests: R2 {abroad.r2:.2f}, beyond threshold: {abroad.drifted}, decision: {abroad.decision}")
+    out.print(f"   {_diagnosis(settings)}\n", highlight=False)
 
-    out.print(f"[bold]3. Retrained[/]: on all {shop.grow():,} stones sold by now; canary, then all the traffic")
-    second = _loop(settings, shop)
+    out.print(f"[bold]3. Retrained under the policy[/]: on all {shop.grow():,} stones sold by now; canary, then all the traffic")
+    second = _retrain(settings)
     mended = _chapter(settings, shop, second, "stones of every size", shop.mixed)
     out.print(f"   traffic: {_traffic(settings)}", highlight=False)
     out.print(f"   {mended.rows} requests: R2 {mended.r2:.2f}, decision: {mended.decision}\n")
@@ -104,7 +106,7 @@ class _Shop:
         stones = diamonds.sample(frac=1.0, random_state=7)
         small, big = stones[stones["carat"] <= SMALL], stones[stones["carat"] > SMALL]
         self.ordinary, self.bigger = small[:400], big[:400]
-        self.mixed = stones.drop(index=self.ordinary.index.union(self.bigger.index))[:600]
+        self.mixed = stones.drop(index=self.ordinary.index.union(self.bigger.index))[-600:]  # as they come: of every size
         self._asked = self.ordinary.index.union(self.mixed.index)
         self._small, self._all = small.drop(index=self._asked, errors="ignore"), stones.drop(index=self._asked)
 
@@ -130,8 +132,6 @@ class _Shop:
 
 def _loop(settings: Settings, shop: _Shop) -> Run:
     """Run the scenario to its gate, decide as the demo's project lead, and go on."""
-    from mlops_nb.outer_loop import approval
-
     values = {"data": str(shop.sales), "target": "price", "name": ENDPOINT, "sensitive": "cut", "budget_seconds": "5"}
     values |= {"batch": "false"}  # the last chapter scores files
     try:
@@ -140,11 +140,45 @@ def _loop(settings: Settings, shop: _Shop) -> Run:
         from mlops_nb.core.runs import list_runs
 
         run = list_runs(settings, "classical")[-1]
-        candidate = load_record(ModelVersion, run.output("stage", "candidate"))
-        lead = settings.model_copy(update={"user": "demo-lead", "persona": "project_lead"})
-        approval.approve(lead, candidate, "recorded as the demo's own: the stage report passed")
-        console().print(f"  approved  {candidate.name}/{candidate.version} by demo-lead as project_lead")
+        _approve_model(settings, run)
         return run_scenario(settings, "classical", None, run_id=run.id)
+
+
+def _lead(settings: Settings) -> Settings:
+    return settings.model_copy(update={"user": "demo-lead", "persona": "project_lead"})
+
+
+def _approve_model(settings: Settings, run: Run) -> None:
+    """Decide on a run's candidate as the demo's project lead."""
+    from mlops_nb.outer_loop import approval
+
+    candidate = load_record(ModelVersion, run.output("stage", "candidate"))
+    approval.approve(_lead(settings), candidate, "recorded as the demo's own: the stage report passed")
+    console().print(f"  approved  {candidate.name}/{candidate.version} by demo-lead as project_lead")
+
+
+def _retrain(settings: Settings) -> Run:
+    """Let the retraining happen that the policy has proposed: a person agrees, it runs to its gate, a person agrees, it goes live."""
+    from mlops_nb.core.runs import load_run
+    from mlops_nb.outer_loop import actions, history
+
+    [waiting] = [action for action in history.actions(settings, state="waiting") if action.kind == "retrain"]
+    actions.approve(_lead(settings), waiting.id, "recorded as the demo's own: the diagnosis says so")
+    console().print(f"  approved  the retraining {waiting.id} by demo-lead as project_lead")
+    actions.carry_out(settings, run_scenario)
+    [action] = [action for action in history.actions(settings) if action.id == waiting.id]
+    run = load_run(settings.runs / action.run)
+    _approve_model(settings, run)
+    run_scenario(settings, run.scenario, None, run_id=run.id)
+    actions.carry_out(settings, run_scenario)  # writes down that it is done
+    return load_run(run.folder)
+
+
+def _diagnosis(settings: Settings) -> str:
+    """Say what the newest diagnosis says."""
+    from mlops_nb.outer_loop import history
+
+    return next(str(action.details["diagnosis"]) for action in reversed(history.actions(settings)) if "diagnosis" in action.details)
 
 
 def _chapter(settings: Settings, shop: _Shop, run: Run, what: str, stones: "pd.DataFrame") -> Chapter:
@@ -157,13 +191,13 @@ def _chapter(settings: Settings, shop: _Shop, run: Run, what: str, stones: "pd.D
     known = pd.DataFrame({"correlationid": [f"{name}_0" for name in names], "price": stones["price"].to_numpy()})
     write_file(shop.prices, known.to_csv(index=False))
     time.sleep(0.5)  # the collector writes within a fraction of a second
-    watched = run_scenario(settings, "classical", run.values | {"ground_truth": str(shop.prices)}, only="monitor", run_id=run.id)
+    watched = run_scenario(settings, "monitor", {"name": ENDPOINT, "ground_truth": str(shop.prices)}, new=True)
     alert = json.loads(watched.output("monitor", "decision").read_text())
     deployment = load_record(Deployment, run.output("deploy", "deployed"))
     drifted = sorted({signal["type"] for signal in alert["signals"]})
     return Chapter(
         what, deployment.model.removeprefix("model:"), len(stones), float(r2_score(known["price"], answers)),
-        float(mean_absolute_error(known["price"], answers)), ", ".join(drifted) or "none", alert["action"],
+        float(mean_absolute_error(known["price"], answers)), ", ".join(drifted) or "none", ", ".join(alert["actions"]) or "none",
     )  # fmt: skip
 
 

@@ -2,7 +2,8 @@
 
 A run has a process of its own, so that a crash there ends nothing here. It alone holds the schedule's lock, decides again
 whether there is a reason to run, writes down its claim before and how it ended after; two schedulers on one state folder
-therefore never run the same time twice. When the scheduler ends, however it does, a pipe closes, and the run stops where it can
+therefore never run the same time twice. Besides, it sees to what monitors have left to be done: notices that are due, and actions
+whose process is no more. When the scheduler ends, however it does, a pipe closes, and the run stops where it can
 go on; the claim that it leaves behind is taken up by the next scheduler.
 """
 
@@ -37,10 +38,13 @@ from mlops_nb.core.schedule import (
     why_now,
 )
 from mlops_nb.core.settings import Settings, load_settings
+from mlops_nb.outer_loop.actions import is_something_left
+from mlops_nb.outer_loop.history import history_file
 
 ATTEMPTS = 3  # at a run that is killed again and again
 PAUSE = 60  # seconds before a run's process is tried again that could not even begin
 LOGS = 30  # outputs that are kept of each schedule
+ROUND = 60  # seconds between two looks at what monitors have left to be done
 _STATES = {0: "done", 2: "refused", 3: "waiting", 4: "failed", 5: "timed out", 130: "stopped"}
 
 
@@ -90,7 +94,7 @@ def _command(settings: Settings, schedule: Schedule, claim: Claim, ledger: list[
         print(f"killed {ATTEMPTS} times; given up", file=sys.stderr)
         return 4
     try:
-        main(_words(settings, schedule, goes_on=_run_of(schedule, claim, ledger) != ""))
+        main(_words(settings, schedule, claim, goes_on=_run_of(schedule, claim, ledger) != ""))
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1
     except Exception:
@@ -98,11 +102,11 @@ def _command(settings: Settings, schedule: Schedule, claim: Claim, ledger: list[
     return 1
 
 
-def _words(settings: Settings, schedule: Schedule, goes_on: bool) -> list[str]:
+def _words(settings: Settings, schedule: Schedule, claim: Claim, goes_on: bool) -> list[str]:
     """Write the command line of a schedule's run."""
     who = ["--env", settings.environment, "--state", str(settings.state), "--by", settings.user, "--as", settings.persona]
     if schedule.endpoint:
-        return ["monitor", schedule.endpoint, "--file", str(schedule.path.resolve()), *who]
+        return ["monitor", "once", schedule.endpoint, "--file", str(schedule.path.resolve()), "--at", claim.due or claim.at, *who]
     texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in schedule.values.items() if v is not None}
     given = [word for name, text in texts.items() for word in ("-p", f"{name}={text}")]
     return ["run", schedule.scenario, *([] if goes_on else ["--new"]), *given, *who]
@@ -159,12 +163,16 @@ class _Child:
 
 
 def _start_child(settings: Settings, schedule: Schedule, before: End | None) -> _Child:
-    folder = state_folder(settings) / "log" / schedule.name
+    return _spawn(settings, schedule.name, str(schedule.path.resolve()), before)
+
+
+def _spawn(settings: Settings, name: str, what: str, before: End | None = None) -> _Child:
+    folder = state_folder(settings) / "log" / name
     folder.mkdir(parents=True, exist_ok=True)
     for old in sorted(folder.iterdir())[: 1 - LOGS]:
         old.unlink()
     path = folder / f"{_now():%Y%m%dT%H%M%S%f}.log"
-    words = [str(schedule.path.resolve()), settings.environment, str(settings.state), settings.user, settings.persona, str(path)]
+    words = [what, settings.environment, str(settings.state), settings.user, settings.persona, str(path)]
     with path.open("wb") as output:
         process = subprocess.Popen([sys.executable, "-m", "mlops_nb.scheduler", *words], cwd=settings.root, stdin=subprocess.PIPE,  # noqa: S603
                                    stdout=output, stderr=output, start_new_session=True)
@@ -172,14 +180,17 @@ def _start_child(settings: Settings, schedule: Schedule, before: End | None) -> 
 
 
 def _child() -> int:
-    """Run a schedule once, if there is a reason to, for as long as the scheduler lives."""
+    """Run a schedule once, if there is a reason to, or do what monitors have left, for as long as the scheduler lives."""
     path, environment, state, user, persona, output = sys.argv[1:]
     pipe, nothing = os.dup(0), os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     threading.Thread(target=_stop_with, args=(pipe,), daemon=True).start()
     settings = load_settings(environment, state=state, user=user, persona=persona)
     try:
-        run_once(settings, read_schedule(settings, path), output=output)
+        if path == _LEFT:
+            _do_what_is_left(settings)
+        else:
+            run_once(settings, read_schedule(settings, path), output=output)
     except BlockingIOError:  # another scheduler was faster
         return 0
     except SpecificationError as problem:
@@ -188,6 +199,17 @@ def _child() -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+_LEFT = "actions"  # in the place of a schedule's file
+
+
+def _do_what_is_left(settings: Settings) -> None:
+    from mlops_nb.outer_loop.actions import carry_out
+    from mlops_nb.terminal import run_scenario
+
+    for action in carry_out(settings, run_scenario):
+        print(action.id, action.kind, action.subject, action.state, action.details.get("problem", ""))
 
 
 def _stop_with(pipe: int) -> None:
@@ -218,6 +240,10 @@ class _Waiting:
     ledger: list[Entry] = field(default_factory=list)
     stamps: dict[str, Any] = field(default_factory=dict)
     pauses: dict[str, float] = field(default_factory=dict)
+    monitors: bool = False  # only schedules that are monitors
+    chores: threading.Thread | None = None
+    left: _Child | None = None  # that carries out actions
+    next_round: float = 0.0
 
     def changed(self, what: str, paths: Iterable[Path]) -> bool:
         """Tell whether files have changed since the last time."""
@@ -238,6 +264,7 @@ class _Waiting:
             for fault in problem.faults:
                 self.say("", fault, None)
             return
+        found = [schedule for schedule in found if schedule.endpoint or not self.monitors]
         for schedule in found:
             if schedule not in self.schedules:
                 self.say(schedule.name, f"next: {outlook(self.settings, schedule, _now())}", None)
@@ -263,6 +290,32 @@ class _Waiting:
                     self.say(name, f"{'goes on' if state.claim else 'starts'}: {claim.why}", None)
                     self.children[name] = _start_child(self.settings, schedule, state.last)
 
+    def see_to(self) -> None:
+        """Once a minute, deliver notices in a thread, and let a process do what monitors have left to be done."""
+        if self.left and self.left.process.poll() is not None:
+            self.left.let_go()
+            for line in self.left.output.read_text(errors="replace").splitlines():
+                self.say("actions", line, None)
+            self.left = None
+        if time.monotonic() < self.next_round or not history_file(self.settings).exists():
+            return
+        self.next_round = time.monotonic() + ROUND
+        if self.chores is None or not self.chores.is_alive():
+            self.chores = threading.Thread(target=self.deliver, daemon=True)
+            self.chores.start()
+        if self.left is None and is_something_left(self.settings):
+            self.left = _spawn(self.settings, "actions", _LEFT)
+
+    def deliver(self) -> None:
+        """Send the notices that are due; whatever goes wrong, the schedules go on."""
+        from mlops_nb.outer_loop.notices import deliver
+
+        try:
+            for notice in deliver(self.settings):
+                self.say("notices", f"{notice.title}: {notice.state}", None)
+        except Exception as problem:
+            self.say("notices", f"could not be delivered: {problem!r}", None)
+
     def end(self, name: str) -> None:
         """Tell how a run has ended, if it has."""
         child = self.children[name]
@@ -286,17 +339,21 @@ def follow(
     names: Iterable[str] = (),  # these schedules; none: all of the environment
     say: Say = lambda name, text, end: None,
     every: float = 1.0,  # seconds between two looks
+    monitors: bool = False,  # only schedules that are monitors
 ) -> None:
     """Wait for schedules and run them, until SIGINT or SIGTERM; runs under way are stopped where they can go on."""
-    waiting = _Waiting(settings, list(names), say)
+    waiting = _Waiting(settings, list(names), say, monitors=monitors)
     waiting.read()
     with _until_terminated():
         try:
             while True:
                 waiting.read()
                 waiting.look()
+                waiting.see_to()
                 time.sleep(every)
         finally:
+            if waiting.left:
+                waiting.left.stop()
             for child in waiting.children.values():
                 child.let_go()
             for name, child in waiting.children.items():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlops_nb.azure.check import load_files, schema_of, specifications
 from mlops_nb.azure.code import staged
-from mlops_nb.azure.repair import repaired
+from mlops_nb.azure.repair import own_components, prepare, repaired
 from mlops_nb.azure.submit import components_of, image_of, make_ready
 from mlops_nb.azure.workspace import explained, silent
 from mlops_nb.core.access import require
@@ -29,6 +29,7 @@ class Applied:
     name: str
     version: str  # of an asset; endpoints and schedules have none
     id: str  # Azure's address of it
+    left_out: tuple[str, ...] = ()  # signals of a monitor that only this workbench computes
 
     def uri(self, environment: str) -> str:
         """Address in the ledger: `model:dev.diamonds/3`."""
@@ -134,6 +135,7 @@ def _problem(path: Path, kind: str, client: "MLClient") -> str:
 
 def _send(settings: Settings, client: "MLClient", path: Path, kind: str, entity: Any) -> Applied:
     operations = getattr(client, KINDS[kind].operations)
+    left_out: tuple[str, ...] = ()
     components = [entity] if kind == "component" else []
     if kind == "schedule" and hasattr(entity.create_job, "jobs"):
         make_ready(settings, entity.create_job)
@@ -141,15 +143,16 @@ def _send(settings: Settings, client: "MLClient", path: Path, kind: str, entity:
     elif kind == "component" and client.workspace_name is None:
         _qualify(settings, client, path, entity)
     elif kind == "monitor":
-        _repair(client, path, entity)
+        left_out = _repair(client, path, entity)
     elif kind == "online_endpoint" and not entity.traffic:
         _keep_traffic(client, entity)
     with explained(f"apply {path}"), staged(settings, components), silent():
         begins = KINDS[kind].begins
         there = operations.begin_create_or_update(entity).result() if begins else operations.create_or_update(entity)
     there = there or entity  # some services answer with nothing
-    applied = Applied(path, kind, str(there.name), str(getattr(there, "version", None) or ""), str(there.id or ""))
-    log(settings, "apply", applied.uri(settings.environment), file=str(path), id=applied.id)
+    applied = Applied(path, kind, str(there.name), str(getattr(there, "version", None) or ""), str(there.id or ""), left_out)
+    about: dict[str, Any] = {"file": str(path), "id": applied.id} | ({"left_out": list(left_out)} if left_out else {})
+    log(settings, "apply", applied.uri(settings.environment), **about)
     return applied
 
 
@@ -169,11 +172,19 @@ def _keep_traffic(client: "MLClient", entity: Any) -> None:
     keep_traffic(entity, find(client.online_endpoints.get, entity.name))
 
 
-def _repair(client: "MLClient", path: Path, entity: Any) -> None:
+def _repair(client: "MLClient", path: Path, entity: Any) -> tuple[str, ...]:  # the signals that are left out
     """Have the monitor's REST body repaired when azure-ai-ml asks for it, which is after it has resolved the addresses."""
+    from mlops_nb.azure.workspace import find
+
     original, content = entity._to_rest_object, read_yaml(path)[0]
+    own = own_components(content)
+    left_out = tuple(name for name, component in own.items() if find(client.components.get, *component) is None)
+    if own and len(left_out) == len(content["create_monitor"]["monitoring_signals"]):
+        raise SpecificationError([f"{path}: every signal is one that only `mlops-nb monitor` computes ({', '.join(left_out)})."])
+    prepare(entity, content, path.parent, left_out)
     scope = (
         f"/subscriptions/{client.subscription_id}/resourceGroups/{client.resource_group_name}/providers/"
         f"Microsoft.MachineLearningServices/workspaces/{client.workspace_name}"
     )
-    entity._to_rest_object = lambda: repaired(original().as_dict(exclude_readonly=True), content, scope)
+    entity._to_rest_object = lambda: repaired(original().as_dict(exclude_readonly=True), content, scope, path.parent)
+    return left_out

@@ -97,7 +97,7 @@ def start(
     with shared as address:
         if address:
             say(f"MLflow's webhooks: {address}")
-        follow(settings, names or (), _tell)
+        follow(settings, names or (), tell)
 
 
 @app.command()
@@ -122,7 +122,7 @@ def _switch(name: str, on: bool, env: str, state: str) -> None:
     say(f"{name} is on; next: {outlook(settings, schedule, now)}" if on else f"{name} is off.")
 
 
-def _tell(name: str, text: str, end: "End | None") -> None:
+def tell(name: str, text: str, end: "End | None") -> None:
     from pathlib import Path
 
     from rich.markup import escape

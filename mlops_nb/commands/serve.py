@@ -11,7 +11,7 @@ from mlops_nb.commands.options import As, By, Environment, State, group, parse_v
 from mlops_nb.terminal import busy, say
 
 if TYPE_CHECKING:
-    from mlops_nb.core.records import Deployment
+    from mlops_nb.core.records import Deployment, ModelVersion
     from mlops_nb.core.settings import Settings
 
 commands = group("")
@@ -80,7 +80,22 @@ def deploy(
             now = shifting.shift_traffic(settings, short, shifting.share_out(before, made.name, traffic))
             made = replace(made, traffic=now.get(made.name, 0))
     say(f"{made.uri} with {made.model.removeprefix('model:')} is ready with {made.traffic} % of the traffic.")
+    _show_audited(settings, made)
     _show_how_to_ask(settings, made, state)
+
+
+def _show_audited(settings: "Settings", made: "Deployment") -> None:
+    """Say which controls with the effect audit did not pass for a deployment."""
+    from rich.markup import escape
+
+    from mlops_nb.core import ledger
+    from mlops_nb.outer_loop import controls
+
+    entries = [one for one in ledger.entries(settings, made.uri, "deploy") if one.subject == made.uri]
+    for told in (entries[-1].details.get("controls") or {}).values() if entries else ():
+        found = [one for one in controls.read_report(told["report"]) if one.failed]
+        for line in dict.fromkeys(f"  {one.policy}/{one.control}: {one.problem}" for one in found):
+            say(f"[yellow]audit[/]{escape(line)}")
 
 
 def _check_share(settings: "Settings", endpoint: str, deployment: str, traffic: int | None) -> None:
@@ -96,20 +111,36 @@ def _check_share(settings: "Settings", endpoint: str, deployment: str, traffic: 
 def _deploy_on_azure(
     settings: "Settings", model: str, endpoint: str, deployment: str, traffic: int | None, file: str
 ) -> "Deployment":
-    """Deploy on Azure ML; a model that only its workspace has is known by its name and version."""
-    import re
-
+    """Deploy on Azure ML, after the approval and the controls that the environment asks for."""
     from mlops_nb.azure.deploy import deploy as deploy_there
-    from mlops_nb.core.records import ModelVersion
-    from mlops_nb.outer_loop import approval, models
+    from mlops_nb.outer_loop import approval, controls
+    from mlops_nb.outer_loop.governance import Scope
 
-    found: ModelVersion | str = model
+    known, path = _known_model(settings, model, endpoint)
     if settings.approval == "required":
-        there = re.fullmatch(r"azureml:([^:/]+):(\d+)", model)
-        found = ModelVersion(there[1], int(there[2]), "") if there else models.find_model(settings, model, endpoint)
-        approval.require(settings, found)
+        approval.require(settings, known)
+    controls.gate(Scope(settings, endpoint, deployment, known, path, file), "before_deployment")
+    found = known if settings.approval == "required" else model
     with busy(f"deploying {model} on Azure ML") as line:
         return deploy_there(settings, found, endpoint, deployment, traffic, line.update, file=file)
+
+
+def _known_model(settings: "Settings", model: str, endpoint: str) -> "tuple[ModelVersion, str]":
+    """Find the model and the folder of its files; one that only the workspace has is known by its name, and has none here."""
+    import re
+
+    from mlops_nb.core.records import ModelVersion
+    from mlops_nb.outer_loop import models
+
+    if there := re.fullmatch(r"azureml:([^:/]+):(\d+)", model):
+        return ModelVersion(there[1], int(there[2]), ""), ""
+    try:
+        found = models.find_model(settings, model, endpoint)
+    except LookupError:
+        if settings.approval == "required":
+            raise
+        return ModelVersion(model, 0, ""), ""
+    return found, models.model_folder(settings, found, script=True)
 
 
 def _model_of(named: Any, file: Path) -> str:

@@ -32,7 +32,7 @@ class Executed:
 # %% ../../nbs/core/12_notebook.ipynb #9acb009a
 def _variables(settings: Settings) -> dict[str, str]:
     told = {f"MLOPS_NB_{name.upper()}": str(getattr(settings, name))
-            for name in ("environment", "state", "user", "persona", "host", "port", "retrain")}
+            for name in ("environment", "state", "user", "persona", "host", "port")}
     told |= {"MLOPS_NB_NOTIFY": " ".join(settings.notify), "MLOPS_NB_HEADLESS": "1"}  # nobody is there to click
     return told | {"MLFLOW_DISABLE_TELEMETRY": os.environ.get("MLFLOW_DISABLE_TELEMETRY", "true")}
 

@@ -87,13 +87,15 @@ class Signal:
     """One metric of one feature (or of the whole) in one window of production."""
 
     name: str  # the signal's name in the monitor file
-    type: str  # data_drift, prediction_drift, data_quality, model_performance
-    feature: str
+    type: str  # data_drift, prediction_drift, data_quality, feature_attribution_drift, model_performance or custom
+    feature: str  # or the group that the metric is of; empty: the whole
     metric: str  # Azure ML's name of it
     value: float | None  # None: could not be computed, see `problem`
-    threshold: float
+    threshold: float | None  # None: watched, never alarms
     breached: bool
     problem: str = ""
+    segment: str = ""  # `feature=value`; empty: all rows
+    detail: dict[str, Any] = field(default_factory=dict)  # what a person wants to see of it: intervals, examples, since when; JSON
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,8 @@ class Alert:
     deployment: str  # its address
     window: tuple[str, str]  # ISO 8601, UTC: from, to
     signals: list[Signal]
-    action: str  # none, retrain or investigate
+    actions: list[str]  # retrain, annotate, investigate, reconfigure, retire, decommission; none: only told
+    id: str = ""  # in the monitors' history
 
 # %% ../../nbs/core/01_records.ipynb #e0e159f9
 Record = TypeVar("Record")

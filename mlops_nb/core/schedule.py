@@ -5,13 +5,14 @@ run now."""
 
 # %% auto #0
 __all__ = ['Schedule', 'read_schedule', 'find_schedules', 'started_by', 'Claim', 'End', 'State', 'state_folder', 'load_state',
-           'save_state', 'hold_schedule', 'switch', 'read_switch', 'take_up', 'news', 'why_now', 'outlook']
+           'save_state', 'hold_schedule', 'switch', 'read_switch', 'take_up', 'news', 'newest_time', 'why_now',
+           'outlook']
 
-# %% ../../nbs/core/19_schedule.ipynb #5938b9ea
+# %% ../../nbs/core/19_schedule.ipynb #754f34e0
 import datetime as dt
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -24,7 +25,7 @@ from .settings import Settings
 from .specification import SpecificationFile, literal_value, open_specification, read_pipeline
 from .trigger import Trigger, in_words, next_time, read_trigger
 
-# %% ../../nbs/core/19_schedule.ipynb #fb6890be
+# %% ../../nbs/core/19_schedule.ipynb #6a660089
 @dataclass(frozen=True)
 class Schedule:
     """A schedule file, checked."""
@@ -44,7 +45,7 @@ class Schedule:
         """Address in the ledger: `schedule:dev.nightly`."""
         return f"schedule:{self.environment}.{self.name}"
 
-# %% ../../nbs/core/19_schedule.ipynb #e96a6a56
+# %% ../../nbs/core/19_schedule.ipynb #c9fa7c83
 def _read_job(file: SpecificationFile, job: Any, settings: Settings) -> dict[str, Any]:
     job = {"type": "pipeline", "job": job} if isinstance(job, str) else job if isinstance(job, dict) else {}
     where = str(job.get("job", ""))
@@ -71,10 +72,14 @@ def _read_job(file: SpecificationFile, job: Any, settings: Settings) -> dict[str
             file.fault(f"create_job: {fault}", "create_job", "inputs", about)
     return {"scenario": path.stem, "values": values}
 
-# %% ../../nbs/core/19_schedule.ipynb #4bc799b0
+# %% ../../nbs/core/19_schedule.ipynb #1bd22ec1
+_OF_MONITORS = ("mlops_nb.minimum_rows", "mlops_nb.correction", "mlops_nb.patience", "mlops_nb.policy")  # read by `monitor`
+
+
 def _read_on(file: SpecificationFile, properties: Any) -> dict[str, Any]:
     properties = properties if isinstance(properties, dict) else {}
-    file.only({key: 1 for key in properties if str(key).startswith("mlops_nb.")}, ("mlops_nb.on",), "properties")
+    known = ("mlops_nb.on", *(_OF_MONITORS if "create_monitor" in file.content else ()))
+    file.only({key: 1 for key in properties if str(key).startswith("mlops_nb.")}, known, "properties")
     if "mlops_nb.on" not in properties:
         return {}
     listed = [part.split() for part in str(properties["mlops_nb.on"]).split(",")]
@@ -85,7 +90,7 @@ def _read_on(file: SpecificationFile, properties: Any) -> dict[str, Any]:
                    "properties", "mlops_nb.on")
     return {"by_time": ["trigger"] in listed, "events": events}
 
-# %% ../../nbs/core/19_schedule.ipynb #d7e627bf
+# %% ../../nbs/core/19_schedule.ipynb #72b1c6a4
 _FILE = ("$schema", "name", "display_name", "description", "tags", "properties", "trigger", "create_job", "create_monitor")
 
 
@@ -113,7 +118,7 @@ def read_schedule(
     file.refuse()
     return Schedule(name, file.path, trigger, settings.environment, **what)
 
-# %% ../../nbs/core/19_schedule.ipynb #6df450fc
+# %% ../../nbs/core/19_schedule.ipynb #0c206ddd
 def find_schedules(settings: Settings, names: Iterable[str] = ()) -> list[Schedule]:
     """Find the schedules of this environment, all or the named ones; raises `SpecificationError` with every file's faults."""
     folder = settings.root / "environments" / settings.environment
@@ -133,13 +138,13 @@ def find_schedules(settings: Settings, names: Iterable[str] = ()) -> list[Schedu
         raise SpecificationError(faults)
     return [schedule for schedule in found if not names or schedule.name in names]
 
-# %% ../../nbs/core/19_schedule.ipynb #b89ac0d2
+# %% ../../nbs/core/19_schedule.ipynb #7f3659c1
 def started_by(schedule: Schedule) -> str:
     """Say what starts a schedule."""
     times = [in_words(schedule.trigger)] if schedule.by_time else []
     return "; ".join([*times, *(f"{action} {address}" for action, address in schedule.events)])
 
-# %% ../../nbs/core/19_schedule.ipynb #f06cf7b5
+# %% ../../nbs/core/19_schedule.ipynb #0fdcd47b
 @dataclass(frozen=True)
 class Claim:
     """That a run is under way, and why."""
@@ -150,12 +155,13 @@ class Claim:
     seq: int = 0  # of the ledger's last entry before it
     at: str = ""  # ISO 8601, UTC
     attempts: int = 1
+    due: str = ""  # the newest time that it is for: ISO 8601, UTC; empty: an event started it
 
     def again(self) -> "Claim":
         """Return the same claim for one attempt more."""
         return replace(self, attempts=self.attempts + 1)
 
-
+# %% ../../nbs/core/19_schedule.ipynb #50d858b3
 @dataclass(frozen=True)
 class End:
     """How a run came to its end."""
@@ -179,7 +185,7 @@ class State:
     claim: Claim | None = None  # of the run that is under way
     last: End | None = None  # of the run before
 
-# %% ../../nbs/core/19_schedule.ipynb #f5079233
+# %% ../../nbs/core/19_schedule.ipynb #5789dfb6
 def state_folder(settings: Settings) -> Path:
     """Return the folder of the schedules' states in this environment."""
     return settings.state / "schedules" / settings.environment
@@ -206,7 +212,7 @@ def hold_schedule(settings: Settings, name: str, wait: float = 0) -> Any:
     """Hold a schedule's lock; raises `BlockingIOError`, naming the process, where another one is at work on it."""
     return hold(state_folder(settings) / f"{name}.lock", wait)
 
-# %% ../../nbs/core/19_schedule.ipynb #570ee31d
+# %% ../../nbs/core/19_schedule.ipynb #98478ace
 def switch(settings: Settings, name: str, on: bool, at: dt.datetime) -> None:
     """Switch a schedule on or off on this machine; what passes while it is off is not caught up."""
     seq = max((entry.seq for entry in entries(settings)), default=0)
@@ -233,7 +239,7 @@ def take_up(settings: Settings, schedule: Schedule, at: dt.datetime) -> State:
             save_state(settings, schedule.name, state)
     return state
 
-# %% ../../nbs/core/19_schedule.ipynb #8d0e92ba
+# %% ../../nbs/core/19_schedule.ipynb #18520d14
 def _origins(entry: Entry) -> set[str]:
     return set(filter(None, str(entry.details.get("schedule", "")).split(",")))
 
@@ -252,7 +258,28 @@ def news(schedule: Schedule, ledger: list[Entry], after: int) -> list[Entry]:
             found.append(entry)
     return found
 
-# %% ../../nbs/core/19_schedule.ipynb #a4ff6f07
+# %% ../../nbs/core/19_schedule.ipynb #b8bd7191
+def newest_time(
+    trigger: Trigger,
+    after: dt.datetime,
+    since: dt.datetime,  # when the schedule was taken up
+    at: dt.datetime,  # the present
+) -> dt.datetime | None:  # None: nothing was due
+    """Find the newest time that is not before a moment, nor to come."""
+    for hours in (1, 24, 24 * 31, 24 * 31 * 366):
+        begin = max(after, at - dt.timedelta(hours=hours))
+        found = list(_times(trigger, begin, since, at))
+        if found or begin == after:
+            break
+    return found[-1] if found else None
+
+
+def _times(trigger: Trigger, after: dt.datetime, since: dt.datetime, at: dt.datetime) -> Iterator[dt.datetime]:
+    while (moment := next_time(trigger, after, since)) is not None and moment <= at:
+        yield moment
+        after = moment
+
+# %% ../../nbs/core/19_schedule.ipynb #3a03d434
 def why_now(settings: Settings, schedule: Schedule, state: State, at: dt.datetime, ledger: list[Entry]) -> Claim | None:
     """Say why a schedule should run at this moment; None: it should not. A claim that stands is its own reason."""
     on, switched, seq = read_switch(settings, schedule.name)
@@ -271,9 +298,12 @@ def why_now(settings: Settings, schedule: Schedule, state: State, at: dt.datetim
     if not reasons:
         return None
     subjects = tuple(dict.fromkeys(event.subject for event in events))
-    return Claim("; ".join(reasons), subjects, (schedule.name, *sorted(origins)), ledger[-1].seq if ledger else 0, at.isoformat())
+    newest = newest_time(schedule.trigger, until, since, at) if due and due <= at else None
+    moment = newest.astimezone(dt.UTC).isoformat() if newest else ""
+    causes, seq = (schedule.name, *sorted(origins)), ledger[-1].seq if ledger else 0
+    return Claim("; ".join(reasons), subjects, causes, seq, at.isoformat(), due=moment)
 
-# %% ../../nbs/core/19_schedule.ipynb #54c0ca83
+# %% ../../nbs/core/19_schedule.ipynb #fc997227
 def outlook(settings: Settings, schedule: Schedule, at: dt.datetime) -> str:
     """Say when a schedule runs next."""
     state = load_state(settings, schedule.name)

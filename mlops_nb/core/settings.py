@@ -45,7 +45,9 @@ class _Fields(BaseModel):
     tls_certificate: str = Field("", description="PEM file of the endpoints' certificate and its chain; makes them speak https")
     tls_key: str = Field("", description="PEM file of the certificate's private key")
     approval: Literal["required", "none"] = Field("required", description="whether `mlops-nb deploy` asks for an approved model")
-    retrain: Literal["automatic", "supervised"] = Field("supervised", description="what follows a drift alert")
+    price_core_hour: float = Field(0.05, ge=0, description="what an hour of one CPU core costs, for the cost signal")
+    price_gib_hour: float = Field(0.006, ge=0, description="what an hour of one GiB of memory costs, for the cost signal")
+    currency: str = Field("USD", description="of these prices and of budgets")
     notify: Annotated[list[str], BeforeValidator(_words)] = Field([], description="Apprise addresses for alerts and notices")
 
 # %% ../../nbs/core/02_settings.ipynb #af0bbc4a

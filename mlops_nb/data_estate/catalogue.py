@@ -5,20 +5,25 @@
 # %% ../../nbs/data_estate/40_catalogue.ipynb #a7ec04f2
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ..core.access import require
 from ..core.ledger import entries, log
 from ..core.records import TableVersion
 from ..core.settings import Settings
+from ..core.specification import read_yaml
 from ..core.tracking import use_experiment
-from .tables import history
+from .source import read_source
+from .tables import history, read_table
 
 if TYPE_CHECKING:
     import pandas as pd
 
 # %% auto #0
-__all__ = ['register', 'list_tables']
+__all__ = ['register', 'list_tables', 'read_asset', 'read_assets']
 
 # %% ../../nbs/data_estate/40_catalogue.ipynb #a9824560
 def register(
@@ -55,3 +60,59 @@ def list_tables(settings: Settings) -> pd.DataFrame:  # one row for each layer o
     newest = [versions[-1] for folder in found if (versions := history(settings, folder.parent.name, folder.name))]
     columns = ["name", "layer", "version", "rows", "digest", "owner", "target"]
     return pd.DataFrame([[getattr(version, column) for column in columns] for version in newest], columns=columns)
+
+# %% ../../nbs/data_estate/40_catalogue.ipynb #61ec3563
+def read_asset(
+    settings: Settings,
+    address: str,  # `azureml:diamonds:3`, `azureml:diamonds@latest`, or a path
+    base: Path | str = "",  # the folder that relative paths start at: of the file that names them
+) -> pd.DataFrame:
+    """Read the data behind an address of a specification file; raises `FileNotFoundError` where there is none."""
+    asset = re.fullmatch(r"azureml:([\w.-]+)(?::(\w+)|@latest)?", address)
+    if not asset:
+        return _read_path(address, Path(base))
+    name, version = asset.groups()
+    file = settings.root / "environments" / settings.environment / "data" / f"{name}.yml"
+    if file.is_file():
+        return read_asset(settings, str(read_yaml(file)[0].get("path", "")), file.parent)
+    table, layer = _layer_of(settings, name)
+    return read_table(settings, table, layer, int(version) if version and version.isdigit() else None)
+
+
+def _layer_of(settings: Settings, name: str) -> tuple[str, str]:
+    table, _, layer = name.rpartition("-")
+    return (table, layer) if table and history(settings, table, layer) else (name, "gold")
+
+# %% ../../nbs/data_estate/40_catalogue.ipynb #4a30fff9
+_DATA = (".csv", ".parquet", ".csv.gz")
+
+
+def _read_path(address: str, base: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    folder = base / address
+    if "://" in address or not folder.is_dir():
+        return read_source(address if "://" in address else str(folder))
+    table = folder / "MLTable"
+    listed: list[Any] = read_yaml(table)[0].get("paths", []) if table.is_file() else []
+    patterns = [str(value) for entry in listed for value in entry.values()] or ["**/*"]
+    files = sorted({path for pattern in patterns for path in folder.glob(pattern.removeprefix("./")) if path.name.endswith(_DATA)})
+    if not files:
+        raise FileNotFoundError(f"No data in {folder} (looked for {', '.join(patterns)} ending in {', '.join(_DATA)}).")
+    return pd.concat([read_source(str(path)) for path in files], ignore_index=True)
+
+# %% ../../nbs/data_estate/40_catalogue.ipynb #db8a78ab
+def read_assets(
+    settings: Settings,
+    addresses: Iterable[str],
+    base: Path | str = "",  # as for `read_asset`
+) -> tuple[dict[str, pd.DataFrame], dict[str, str]]:  # address -> data, and address -> why there is none
+    """Read the data behind every address that has some."""
+    found: dict[str, pd.DataFrame] = {}
+    missing: dict[str, str] = {}
+    for address in dict.fromkeys(filter(None, addresses)):
+        try:
+            found[address] = read_asset(settings, address, base)
+        except (FileNotFoundError, ValueError) as problem:
+            missing[address] = str(problem)
+    return found, missing

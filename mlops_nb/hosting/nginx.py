@@ -245,6 +245,7 @@ def _server(site: Site) -> str:
         f"proxy_set_header x-mlops-nb-probe ${p}_probe;",
         "proxy_hide_header x-request-id;",
         "proxy_hide_header x-ms-request-id;",
+        "proxy_hide_header x-mlops-nb-queue-ms;",
         "proxy_buffers 16 16k;",
         "proxy_max_temp_file_size 0;",
         "proxy_connect_timeout 1s;",

@@ -8,9 +8,12 @@ __all__ = ['Collected', 'read_folder', 'read_collected']
 # %% ../../nbs/outer_loop/40_collected.ipynb #6b93248d
 import datetime as dt
 import json
+import time as clock
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -31,7 +34,9 @@ class Collected:
     torn: int = 0  # lines that are no JSON: a crash while writing
     repeated: int = 0  # lines of a request already read: a retry
     foreign: int = 0  # JSON that is no event with rows (another writer)
-    missing: int = 0  # events whose payload is in a file of its own that is not there
+    missing: int = 0  # events whose payload is in a file of its own that is not there, and files gone while they were read
+    unfinished: int = 0  # last lines still being written: no fault
+    skewed: int = 0  # events whose own time lies outside their folder's, a clock that is off or a late copy: counted by the folder
 
     @property
     def faults(self) -> str:
@@ -67,19 +72,23 @@ def _partitions(folder: Path, start: dt.datetime, end: dt.datetime, parts: tuple
                 yield from _partitions(path, start, end, (*parts, path.name))
 
 # %% ../../nbs/outer_loop/40_collected.ipynb #bbb8bf22
-def _moment(event: dict[str, Any], span: _Span) -> dt.datetime:
+def _moment(event: dict[str, Any], span: _Span, skipped: Counter[str]) -> dt.datetime:
+    """Return when an event was: its own time, in any time zone, or where that is not in its folder's time, the folder's."""
     try:
-        time = dt.datetime.fromisoformat(str(event.get("time")))
-    except ValueError:
+        time = dt.datetime.fromisoformat(event["time"])
+    except (KeyError, TypeError, ValueError):
         return span[0]
     time = time if time.tzinfo else time.replace(tzinfo=dt.UTC)
-    return time if span[0] <= time < span[1] else span[0]
+    if span[0] <= time < span[1]:
+        return time
+    skipped["skewed"] += 1
+    return span[0]
 
 # %% ../../nbs/outer_loop/40_collected.ipynb #2c63ac74
 def _payload(event: dict[str, Any], path: Path) -> Any:
     """Return an event's data, from its own file where it has one; raises `FileNotFoundError` when that is not there."""
-    if str(event.get("datainblob", "")).lower() != "true":
-        return event.get("data")
+    if "datainblob" not in event or str(event["datainblob"]).lower() != "true":
+        return event["data"]
     name = unquote(str(event.get("data"))).replace("\\", "/").rpartition("/")[2]
     if not name or not (path.parent / name).is_file():
         raise FileNotFoundError(f"{path}: no file {name} beside it")
@@ -101,28 +110,119 @@ def _version(event: dict[str, Any]) -> int | None:
     return int(version) if version.isdigit() else None
 
 # %% ../../nbs/outer_loop/40_collected.ipynb #1e9ebcad
+_WRITTEN = 60.0  # seconds after which a file that ends within a line is no longer being written
+
+
+_TORN = object()
+
+
+def _lenient(line: bytes) -> Any:
+    """Read a line that is not strictly JSON, but what Python writes as such: NaN, Infinity, a byte-order mark."""
+    try:
+        return json.loads(line)
+    except ValueError:
+        return _TORN
+
+# %% ../../nbs/outer_loop/40_collected.ipynb #e2e5d814
+def _lines(path: Path, skipped: Counter[str]) -> Iterator[Any]:
+    """Yield what each line of a file holds; a line that is no JSON is counted, and a last one still being written left for later."""
+    import orjson
+
+    try:
+        with path.open("rb") as file:
+            for line in file:
+                try:
+                    found = orjson.loads(line)
+                except ValueError:
+                    found = _lenient(line)
+                if found is not _TORN:
+                    yield found
+                elif line.strip():
+                    if not line.endswith(b"\n") and clock.time() - path.stat().st_mtime < _WRITTEN:
+                        skipped["unfinished"] += 1
+                    else:
+                        skipped["torn"] += 1
+    except FileNotFoundError:  # tidied away since the folder was listed
+        skipped["missing"] += 1
+
+# %% ../../nbs/outer_loop/40_collected.ipynb #26316839
 def _events(
     folder: Path, start: dt.datetime, end: dt.datetime, model_version: int | None, skipped: Counter[str]
 ) -> Iterator[tuple[str, dt.datetime, dict[str, Any], Any]]:
+    if start.tzinfo is None or end.tzinfo is None:
+        raise ValueError(f"The window {start} to {end} has no time zone. Pass times with one, e.g. datetime.now(UTC).")
     seen: set[str] = set()
     for span, path in _partitions(folder, start, end):
-        for line in path.read_bytes().splitlines():
-            try:
-                event = json.loads(line)
-                if not _is_event(event):
-                    skipped["foreign"] += 1
-                elif start <= (time := _moment(event, span)) < end and model_version in (None, _version(event)):
-                    request = str(event.get("correlationid") or event["id"])
-                    skipped["repeated"] += request in seen
-                    if request not in seen:
-                        yield request, time, event, _payload(event, path)
+        for event in _lines(path, skipped):
+            if not _is_event(event):
+                skipped["foreign"] += 1
+            elif start <= (time := _moment(event, span, skipped)) < end and (model_version is None or model_version == _version(event)):
+                request = str(event.get("correlationid") or event["id"])
+                if request in seen:
+                    skipped["repeated"] += 1
+                    continue
+                try:
+                    payload = _payload(event, path)
+                except FileNotFoundError:
+                    skipped["missing"] += 1
+                except ValueError:
+                    skipped["torn"] += 1
+                else:
+                    yield request, time, event, payload
                     seen.add(request)
-            except FileNotFoundError:
-                skipped["missing"] += 1
-            except ValueError:
-                skipped["torn"] += bool(line.strip())
 
-# %% ../../nbs/outer_loop/40_collected.ipynb #e2e5d814
+# %% ../../nbs/outer_loop/40_collected.ipynb #d47925e2
+_BLOCK = 20_000  # rows that are held as Python objects at a time
+
+
+@dataclass
+class _Table:
+    """Columns that grow by blocks of rows."""
+
+    rows: list[dict[str, Any]]
+    ids: list[str]
+    times: list[float]
+    blocks: "list[dict[Any, pd.Series]]"
+
+    def fold(self) -> None:
+        """Turn the rows so far into columns, and let go of them."""
+        import numpy as np
+        import pandas as pd
+
+        names = dict.fromkeys(chain.from_iterable(self.rows))
+        block: dict[Any, pd.Series] = {name: pd.Series(_column(self.rows, name)) for name in names}
+        block[_ID] = pd.Series(self.ids, dtype="str")
+        block[_TIME] = pd.Series(np.rint(np.array(self.times, dtype="float64") * 1e6).astype("int64"))
+        self.blocks.append(block)
+        self.rows, self.ids, self.times = [], [], []
+
+
+def _column(rows: list[dict[str, Any]], name: str) -> list[Any]:
+    try:
+        return list(map(itemgetter(name), rows))
+    except KeyError:  # not every row has it
+        return [row.get(name) for row in rows]
+
+# %% ../../nbs/outer_loop/40_collected.ipynb #fa89be7e
+_ID, _TIME = ("", "id"), ("", "time")  # names that no feature can have
+
+
+def _joined(blocks: "list[dict[Any, pd.Series]]", name: Any) -> "pd.Series":
+    """Put one column together; where a block has nothing in it, its nulls take the others' type."""
+    import pandas as pd
+
+    parts = [block.get(name) for block in blocks]
+    some = [part for part in parts if part is not None and not part.isna().all()]
+    if len(some) == len(parts):
+        return some[0] if len(some) == 1 else pd.concat(some, ignore_index=True)
+    number = bool(some) and all(pd.api.types.is_numeric_dtype(p) and not pd.api.types.is_bool_dtype(p) for p in some)
+    text = bool(some) and all(str(part.dtype) == "str" for part in some)
+    kind: Any = "float64" if number else "str" if text else object
+    empty = [pd.Series(None, index=range(len(block[_ID])), dtype=kind) for block in blocks]
+    full = [blank if part is None or part.isna().all() else part for part, blank in zip(parts, empty, strict=True)]
+    return pd.concat([part.astype(object) if kind is object else part for part in full], ignore_index=True)
+
+# %% ../../nbs/outer_loop/40_collected.ipynb #072b7b29
 def read_folder(
     folder: Path | str,  # of one collection: the folder that holds the years
     start: dt.datetime,  # with a time zone; included
@@ -133,24 +233,28 @@ def read_folder(
     import pandas as pd
 
     skipped: Counter[str] = Counter()
-    rows: list[dict[str, Any]] = []
-    ids: list[str] = []
-    times: list[dt.datetime] = []
+    table = _Table([], [], [], [])
     requests = 0
     for request, time, _, data in _events(Path(folder), start, end, model_version, skipped):
-        if not isinstance(data, list) or not all(isinstance(row, dict) for row in data):
+        if not isinstance(data, list) or not set(map(type, data)) <= {dict}:
             skipped["foreign"] += 1
             continue
         requests += 1
-        rows += data
-        ids += [f"{request}_{number}" for number in range(len(data))]
-        times += [time] * len(data)
-    frame = pd.DataFrame(rows).assign(correlationid=pd.Series(ids, dtype="str"))
+        table.rows += data
+        table.ids += [f"{request}_{number}" for number in range(len(data))]
+        table.times += [time.timestamp()] * len(data)
+        if len(table.rows) >= _BLOCK:
+            table.fold()
+    if table.rows or not table.blocks:
+        table.fold()
+    names = [name for name in dict.fromkeys(chain.from_iterable(table.blocks)) if name not in (_ID, _TIME, "correlationid")]
+    frame = pd.DataFrame({name: _joined(table.blocks, name) for name in names})
+    frame["correlationid"] = _joined(table.blocks, _ID).astype("str")
     if "time" not in frame:
-        frame["time"] = pd.to_datetime(pd.Series(times, dtype="datetime64[us, UTC]"))
+        frame["time"] = pd.to_datetime(_joined(table.blocks, _TIME), unit="us", utc=True).astype("datetime64[us, UTC]")
     return Collected(frame, requests, **skipped)
 
-# %% ../../nbs/outer_loop/40_collected.ipynb #c55d99a8
+# %% ../../nbs/outer_loop/40_collected.ipynb #9c5cc17e
 _BODIES = ("request", "response")
 
 

@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core import access, ledger
-from ..core.records import Deployment, ModelVersion, StepFailed
+from ..core.records import Deployment, GateClosed, ModelVersion, StepFailed
 from ..core.settings import Settings
-from . import state
+from . import controls, state
 from .client import base_address, send
 from .credentials import authorization, make_keys
+from .governance import Scope
 from .models import model_folder
 from .wish import deployment_file, endpoint_file, make_wish
 
@@ -54,10 +55,11 @@ def deploy(
     file: Path | str = "",  # deployment file; empty: the environment's
     python: str = "",  # interpreter that has the model's packages; empty: as the file says, else this one
 ) -> Deployment:  # with 0 traffic; the very first one of an endpoint has 100
-    """Start a model beside the live one; raises `StepFailed` with its log when it does not start, and leaves no trace of it."""
+    """Start a model beside the live one; raises `StepFailed` with its log, or `GateClosed`, and leaves no trace of it then."""
     access.require(settings, "deploy")
     state.check_host(settings)
     path = model_folder(settings, model, script=deployment_file(settings, file)[0].code_configuration is not None)
+    passed = controls.gate(Scope(settings, name, deployment, model, path, file), "before_deployment")
     with state.lock_endpoint(settings, name):
         before, wanted = _before(settings, name)
         colour = deployment or _choose(settings, wanted, model, path, file, python)
@@ -67,10 +69,11 @@ def deploy(
             wanted["since"][colour] = time.time()
         wanted["deployments"][colour] = wish
         _start_beside(settings, wanted, colour, before, wait)
+        passed |= _look_again(settings, wanted, colour, before)
         _first_traffic(settings, wanted, colour)
         made = Deployment(name, colour, model.uri, settings.environment, wanted["traffic"].get(colour, 0))
         ledger.log(settings, "deploy", made.uri, [model.uri], [made.uri], traffic=wanted["traffic"],
-                   mirror_traffic=wanted["mirror_traffic"], port=wanted["port"])
+                   mirror_traffic=wanted["mirror_traffic"], port=wanted["port"], controls=passed)
     return made
 
 # %% ../../nbs/outer_loop/30_online.ipynb #be2f7f52
@@ -101,20 +104,36 @@ def _start_beside(settings: Settings, wanted: dict[str, Any], colour: str, befor
         status = state.await_status(settings, name, wait, lambda s: _state(s, colour)["state"] in ("ready", "failed"))
         last = _state(status, colour)
     finally:
-        if last["state"] != "ready" and before:
-            state.apply_wanted(settings, before | {"revision": wanted["revision"], "port": wanted["port"]})
-        elif last["state"] != "ready":
-            state.end_host(settings, name)
-            state.forget(settings, name)
+        if last["state"] != "ready":
+            _take_back(settings, wanted, before)
     if last["state"] != "ready":
         why = last["error"] or f"not ready after {wait:g} s; pass a longer wait"
         raise StepFailed(f"{colour} of {name} with {wanted['deployments'][colour]['model']} did not start: {why}")
 
 
+def _take_back(settings: Settings, wanted: dict[str, Any], before: dict[str, Any] | None) -> None:
+    if before:
+        state.apply_wanted(settings, before | {"revision": wanted["revision"], "port": wanted["port"]})
+    else:
+        state.end_host(settings, wanted["name"])
+        state.forget(settings, wanted["name"])
+
+
+def _look_again(settings: Settings, wanted: dict[str, Any], colour: str, before: dict[str, Any] | None) -> dict[str, Any]:
+    """Ask the controls once more, now that it is there; one that is denied is taken back."""
+    try:
+        return controls.gate(Scope(settings, wanted["name"], colour), "after_deployment")
+    except BaseException as problem:
+        _take_back(settings, wanted, before)
+        if isinstance(problem, GateClosed):
+            raise GateClosed(f"{problem}\n{wanted['name']} is as it was before.") from None
+        raise
+
+
 def _state(status: dict[str, Any], deployment: str) -> dict[str, Any]:
     return status["deployments"].get(deployment, {"state": "stopped", "error": ""})
 
-
+# %% ../../nbs/outer_loop/30_online.ipynb #f2d523d0
 def _first_traffic(settings: Settings, wanted: dict[str, Any], colour: str) -> None:
     """Give the first deployment everything, and a later one the copies that the endpoint's file has for it."""
     shadow = endpoint_file(settings).mirror_traffic.get(colour, 0)
@@ -126,7 +145,7 @@ def _first_traffic(settings: Settings, wanted: dict[str, Any], colour: str) -> N
         return
     state.apply_wanted(settings, wanted)
 
-# %% ../../nbs/outer_loop/30_online.ipynb #78770f58
+# %% ../../nbs/outer_loop/30_online.ipynb #4aa7adc2
 def invoke(
     settings: Settings,
     endpoint: str,
@@ -138,7 +157,7 @@ def invoke(
     """Send one request; raises `ValueError` for one that cannot be scored, `StepFailed` when the endpoint failed with it."""
     return send(settings, endpoint, payload, {"azureml-model-deployment": deployment, "x-request-id": request_id}, timeout)
 
-# %% ../../nbs/outer_loop/30_online.ipynb #20dc1bd3
+# %% ../../nbs/outer_loop/30_online.ipynb #1d1c82d0
 def endpoint_status(
     settings: Settings,
     endpoint: str = "",  # empty: all of this environment
@@ -167,7 +186,7 @@ def endpoint_table(settings: Settings, endpoint: str = "") -> "pandas.DataFrame"
     rows = [row | {"answered": sum(row["requests"].values())} for row in endpoint_status(settings, endpoint)]
     return pd.DataFrame(rows, columns=columns)
 
-# %% ../../nbs/outer_loop/30_online.ipynb #1d1c82d0
+# %% ../../nbs/outer_loop/30_online.ipynb #d56893b8
 def deployments(settings: Settings, endpoint: str) -> list[Deployment]:
     """List an endpoint's deployments, the one with most traffic first; raises `LookupError` for an unknown endpoint."""
     wanted = state.read_wanted(settings, endpoint)
@@ -175,7 +194,7 @@ def deployments(settings: Settings, endpoint: str) -> list[Deployment]:
              for name, wish in wanted["deployments"].items()]
     return sorted(found, key=lambda deployment: -deployment.traffic)
 
-# %% ../../nbs/outer_loop/30_online.ipynb #2d4ed639
+# %% ../../nbs/outer_loop/30_online.ipynb #cd38b694
 def start(
     settings: Settings,
     endpoint: str,
@@ -205,7 +224,7 @@ def stop(settings: Settings, endpoint: str) -> None:
         if state.end_host(settings, endpoint):
             ledger.log(settings, "stop", f"endpoint:{settings.environment}.{endpoint}")
 
-# %% ../../nbs/outer_loop/30_online.ipynb #cd38b694
+# %% ../../nbs/outer_loop/30_online.ipynb #28d2b3df
 def remove(
     settings: Settings,
     endpoint: str,
@@ -233,7 +252,7 @@ def remove(
             state.save_wanted(settings, wanted)
         ledger.log(settings, "remove", gone.uri, [gone.model])
 
-# %% ../../nbs/outer_loop/30_online.ipynb #8d05bb7c
+# %% ../../nbs/outer_loop/30_online.ipynb #cb73747c
 @dataclass(frozen=True)
 class Asker:
     """Asks one endpoint: call it with a request; a load test takes its address and headers."""
@@ -247,7 +266,7 @@ class Asker:
         """Send one request, as `invoke` does."""
         return invoke(self.settings, self.endpoint, payload, deployment, request_id, timeout)
 
-# %% ../../nbs/outer_loop/30_online.ipynb #cb73747c
+# %% ../../nbs/outer_loop/30_online.ipynb #100797ff
 @contextmanager
 def temporary_endpoint(
     settings: Settings,

@@ -47,6 +47,7 @@ Headers = list[tuple[bytes, bytes]]
 LARGE = 64 * 1024  # bytes of a body that is read in a thread: /health is to be answered meanwhile
 _ID = re.compile(rb"[\x21-\x7e]{1,200}")
 _JSON = (b"content-type", b"application/json")
+WAITED = b"x-mlops-nb-queue-ms"  # how long a request waited here for the calls before it; the front writes it to its log
 
 
 class Failure(Exception):
@@ -123,10 +124,10 @@ class Scorer:
                               [(b"allow", ", ".join(self.methods).encode())])
             body = await self._read(headers, receive)
             if self.script:
-                status, content, kind, more = await self._run(scope, headers, body, receive, name)
+                status, content, kind, more = await self._run(scope, headers, body, receive, name, ours)
                 ours = [pair for pair in ours if pair[0] not in dict(more)] + more
             else:
-                content = await self._score(scope, headers, body, receive, name)
+                content = await self._score(scope, headers, body, receive, name, ours)
         except (Failure, BadPayload) as problem:
             status, ours = problem.status, ours + getattr(problem, "headers", [])
             content = _error(problem.code, str(problem))
@@ -158,7 +159,8 @@ class Scorer:
             if not message.get("more_body"):
                 return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    async def _score(self, scope: Scope, headers: dict[bytes, bytes], body: bytes, receive: Receive, name: bytes) -> bytes:
+    async def _score(self, scope: Scope, headers: dict[bytes, bytes], body: bytes, receive: Receive, name: bytes, ours: Headers
+                     ) -> bytes:
         """Check a request, let the model score it, and write the answer."""
         kind = headers.get(b"content-type", b"application/json").decode("latin-1")
         encoding = headers.get(b"content-encoding", b"").decode("latin-1")
@@ -170,6 +172,7 @@ class Scorer:
         try:
             job = Job(inputs, rows, lambda: _is_gone(receive), params)
             predictions = await self.batcher.score(job) if rows else []
+            ours.append((WAITED, b"%.3f" % (job.waited * 1000)))
             answer = self._write(predictions, wrap) if rows <= SMALL else await asyncio.to_thread(self._write, predictions, wrap)
         except BadPayload:  # MLflow's own check of the signature
             raise
@@ -193,7 +196,7 @@ class Scorer:
     def _write(self, predictions: Any, wrap: bool) -> bytes:
         return as_json({"predictions": as_records(predictions)} if wrap else as_rows(predictions))
 
-    async def _run(self, scope: Scope, headers: dict[bytes, bytes], body: bytes, receive: Receive, name: bytes
+    async def _run(self, scope: Scope, headers: dict[bytes, bytes], body: bytes, receive: Receive, name: bytes, ours: Headers
                    ) -> tuple[int, bytes, tuple[bytes, bytes], Headers]:
         """Let the scoring script answer a request."""
         if headers.get(b"content-encoding", b"identity") != b"identity":
@@ -201,7 +204,9 @@ class Scorer:
         about = _texts(headers) | {"x-request-id": name.decode()}
         asked = Asked(scope["method"], scope["path"], scope["query_string"].decode("latin-1"), about, body)
         try:
-            answered = await self.batcher.score(Job(asked, 1, lambda: _is_gone(receive)))
+            job = Job(asked, 1, lambda: _is_gone(receive))
+            answered = await self.batcher.score(job)
+            ours.append((WAITED, b"%.3f" % (job.waited * 1000)))
         except ScriptFailed as problem:
             raise self._model_failed(str(problem)) from None
         if self.collector and answered.status == 200 and b"x-mlops-nb-probe" not in headers:

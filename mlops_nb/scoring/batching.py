@@ -28,6 +28,12 @@ class Job:
     call: tuple[Any, Any, int] | None = None  # of a shared call: all inputs, all predictions, and where this job's begin
     done: asyncio.Future[Any] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     since: float = field(default_factory=time.monotonic)
+    begun: float = 0.0  # monotonic time at which its call began; 0: it waits
+
+    @property
+    def waited(self) -> float:
+        """Say how many seconds it stood in the queue, behind the calls before its own."""
+        return max(0.0, self.begun - self.since) if self.begun else 0.0
 
 
 class Batcher:
@@ -82,14 +88,16 @@ class Batcher:
     def _take(self) -> list[Job]:
         """Take the next jobs, as many as may share a call; those that timed out while they waited are passed over."""
         batch: list[Job] = []
+        now = time.monotonic()
         while self.waiting and len(batch) < self.most:
             job = self.waiting[0]
             if batch and not can_share(batch[0], job):
                 break
             self.waiting.popleft()
-            if time.monotonic() - job.since > 0.05 and job.gone():
+            if now - job.since > 0.05 and job.gone():
                 job.done.cancel()
             elif not job.done.done():
+                job.begun = now
                 batch.append(job)
         return batch
 

@@ -21,6 +21,7 @@ from time import monotonic
 from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.flow_control import FlowControl
 
 from mlops_nb.serving.asked import Asked
 from mlops_nb.serving.auth import Authentication
@@ -30,18 +31,19 @@ from mlops_nb.serving.metrics import Meter, render
 from mlops_nb.serving.mirror import Mirror
 from mlops_nb.serving.pool import Answer, ConnectionEnded, Headers
 from mlops_nb.serving.route import Deployment, Refused, Routes
-from mlops_nb.serving.traffic_log import TrafficLog
+from mlops_nb.serving.traffic_log import SUMMARY_EVERY, TrafficLog
 
 log = logging.getLogger("front")
 RENEW = 10.0  # seconds between two looks at the certificate
 REPORT = 0.1  # seconds between two reports to the host
+WAITED = 5e-5  # seconds: less is the time of asking, not of waiting
 RETRY_PAUSE = 0.05  # seconds before a request whose process died is sent once more
 METHODS = ("POST", "GET", "PUT", "PATCH", "DELETE", "OPTIONS")  # a scoring script may take any
 SCORING = ("/score", "/invocations")
 DOCUMENTS = ("/openapi.json", "/swagger.json")
 OPEN = ("/", "/health", "/ready", "/metrics")  # without a key
 NOT_BACK = frozenset((b"connection", b"keep-alive", b"transfer-encoding", b"content-length", b"date", b"server", b"trailer",
-                      b"upgrade"))
+                      b"upgrade", b"x-mlops-nb-queue-ms"))
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
@@ -104,17 +106,18 @@ class Front:
         asked: Asked | None = None
         body = b""
         received = now
+        waits: list[float] = []  # seconds in the queue for an instance
         try:
             asked = Asked(scope, now)
             if self.authentication.allows(asked.authorization) is not True:
                 await self._authenticate(asked.authorization)
             body = await self._receive(asked, receive)
             received = monotonic()
-            probe = bool(asked.probe) and bool(self.probe_key) and hmac.compare_digest(asked.probe, self.probe_key)
+            probe = self._is_probe(asked)
             request = asked.to_worker(body, probe)
-            deployment, answer = await self._forward(asked.pinned, request, received)
+            deployment, answer = await self._forward(asked.pinned, request, received, waits)
         except Refused as refusal:
-            await self._refuse(send, refusal, scope, asked, now, received, len(body))
+            await self._refuse(send, refusal, scope, asked, now, received, len(body), sum(waits))
             return
         except _Gone:
             return
@@ -123,13 +126,18 @@ class Front:
         deployment.answers[answer.status, model_status] += 1
         deployment.times.append(answered - received)
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-        await send({"type": "http.response.body", "body": answer.body})
+        handed = await _send_body(send, answer.body)
         self.meter.bytes += len(body) + len(answer.body)
         if self.mirror.shares and not probe and (shadow := self.mirror.chosen(deployment.name)):
             self.mirror.offer(shadow, asked.request.decode(), request, deployment.name, answer, answered - received)
         if self.traffic_log.on:
+            sent = monotonic()
             self.traffic_log.add(asked, deployment.name, answer.status, answer.headers, len(body), len(answer.body),
-                                 (now, received, answered, monotonic()))
+                                 (now, received, answered, handed or sent, sent), sum(waits))
+
+    def _is_probe(self, asked: Asked) -> bool:
+        """Tell whether a request is this machine's own: it is neither collected nor mirrored, and what it is refused is no error."""
+        return bool(asked.probe) and bool(self.probe_key) and hmac.compare_digest(asked.probe, self.probe_key)
 
     async def _receive(self, asked: Asked, receive: Receive) -> bytes:
         """Read a body, most often in one piece; raises `Refused` 405 or 413, without reading on, and `_Gone`."""
@@ -160,7 +168,7 @@ class Front:
             kind = kinds.get(self.authentication.mode, 'a key')
             raise Refused(401, "Unauthorized", f"The header 'Authorization: Bearer ...' with {kind} is missing, or it is not valid.")
 
-    async def _forward(self, pinned: str, request: bytes, began: float) -> tuple[Deployment, Answer]:
+    async def _forward(self, pinned: str, request: bytes, began: float, waits: list[float]) -> tuple[Deployment, Answer]:
         """Let a process answer; one that ends under the request is not the client's business, the first time."""
         broken = None
         tries = 0
@@ -168,7 +176,12 @@ class Front:
             deployment = self.routes.pick(pinned)
             until = began + deployment.timeout
             try:
-                target = await deployment.acquire(monotonic(), until, broken)
+                since = monotonic()
+                try:
+                    target = await deployment.acquire(since, until, broken)
+                finally:
+                    if (waited := monotonic() - since) > WAITED:
+                        waits.append(waited)
                 if target is None:
                     continue
                 try:
@@ -189,7 +202,7 @@ class Front:
             await asyncio.sleep(RETRY_PAUSE)
 
     async def _refuse(self, send: Send, refusal: Refused, scope: dict[str, Any], asked: Asked | None, now: float, received: float,
-                      size: int) -> None:
+                      size: int, waited: float) -> None:
         """Answer and count a request that no process answered."""
         deployment = self.routes.deployments.get(refusal.deployment)
         if deployment and refusal.status in (408, 503):
@@ -197,9 +210,10 @@ class Front:
         else:
             self.refused[refusal.status] += 1
         sent = await _send_refusal(send, refusal, asked.request if asked else b"")
-        if asked and self.traffic_log.on:
+        if asked and self.traffic_log.on and not self._is_probe(asked):
             answered = monotonic()
-            self.traffic_log.add(asked, refusal.deployment, refusal.status, [], size, sent, (now, received, answered, answered))
+            times = (now, received, answered, answered, answered)
+            self.traffic_log.add(asked, refusal.deployment, refusal.status, [], size, sent, times, waited, refusal.code)
 
     async def _health(self, asked: Asked, receive: Receive, send: Send) -> None:
         """Say that the front is there."""
@@ -226,7 +240,7 @@ class Front:
     async def _document(self, asked: Asked, receive: Receive, send: Send) -> None:
         """Hand on a deployment's own document."""
         asked.head = asked.head.replace(b"HEAD ", b"GET ", 1)
-        _, answer = await self._forward(asked.pinned, asked.to_worker(b"", False), monotonic())
+        _, answer = await self._forward(asked.pinned, asked.to_worker(b"", False), monotonic(), [])
         await _send(send, answer.status, answer.body, [header for header in answer.headers if header[0] not in NOT_BACK])
 
     def totals(self) -> dict[str, Any]:
@@ -282,6 +296,17 @@ async def _send(send: Send, status: int, body: bytes, headers: Headers) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
+async def _send_body(send: Send, body: bytes) -> float:
+    """Send an answer's body; where the client takes it more slowly than it comes, until it has most of it, and then says since when."""
+    flow: FlowControl = send.__self__.flow  # type: ignore[attr-defined]  # uvicorn's, of this connection
+    began = monotonic() if flow.write_paused else 0.0  # by the headers already
+    await send({"type": "http.response.body", "body": body})
+    if flow.write_paused:
+        began = began or monotonic()
+        await flow.drain()
+    return began
+
+
 async def _send_json(send: Send, status: int, content: Any) -> None:
     await _send(send, status, json.dumps(content).encode(), [(b"content-type", b"application/json")])
 
@@ -328,6 +353,13 @@ async def _report(front: Front, writer: asyncio.StreamWriter) -> None:
             await asyncio.sleep(REPORT)
 
 
+async def _summarise(front: Front) -> None:
+    """Let the traffic log's summaries be written while nobody asks, too."""
+    while True:
+        await asyncio.sleep(SUMMARY_EVERY)
+        front.traffic_log.tick()
+
+
 async def _renew(config: uvicorn.Config, tls: dict[str, str]) -> None:
     """Take a renewed certificate for the connections to come."""
     seen = None
@@ -354,7 +386,8 @@ async def serve(listener: socket.socket) -> None:
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, setattr, server, "should_exit", True)
     others = [asyncio.create_task(_hear(front, server, reader)), asyncio.create_task(_report(front, writer)),
-              asyncio.create_task(front.mirror.run()), asyncio.create_task(front.meter.run(server, front.routes))]
+              asyncio.create_task(front.mirror.run()), asyncio.create_task(front.meter.run(server, front.routes)),
+              asyncio.create_task(_summarise(front))]
     gc.freeze()
     if tls:
         others.append(asyncio.create_task(_renew(config, tls)))
@@ -365,6 +398,7 @@ async def serve(listener: socket.socket) -> None:
     with contextlib.suppress(OSError):
         writer.write(json.dumps(front.report()).encode() + b"\n")
     writer.close()
+    front.traffic_log.tick()
     await asyncio.to_thread(front.lines.close)
 
 

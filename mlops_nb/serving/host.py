@@ -24,6 +24,7 @@ from mlops_nb.core.files import write_file
 from mlops_nb.scoring.config import Wish
 from mlops_nb.serving.instance import GRACE, RESTARTS, STABLE, Instance, Process, spawn
 from mlops_nb.serving.scale import Scaler
+from mlops_nb.serving.usage import EVERY, Usage, Who
 
 log = logging.getLogger("host")
 POLL = 0.1  # seconds between looks at the wish, the owner and the counters
@@ -237,6 +238,13 @@ class Host:
                 "deployments": {name: group.status(deployments.get(name, {}), heard.get("instances", {}))
                                 for name, group in self.groups.items()}}
 
+    def sampled(self) -> tuple[list[Who], dict[str, int]]:
+        """Say which processes there are to be measured, and how many requests each deployment answered."""
+        whos = [Who(group.name, f"{group.name}-{one.number}", one.pid) for group in self.groups.values() for one in group.instances]
+        whos += [Who("", "host", os.getpid()), Who("", "front", self.front.pid if self.front else 0)]
+        counted = self.front.heard["deployments"] if self.front else {}
+        return [who for who in whos if who.pid], {name: sum(seen["requests"].values()) for name, seen in counted.items()}
+
     async def stop(self) -> None:
         """End everything: no new request is let in, those under way are answered, then the processes end."""
         longest = max((group.wish.timeout_ms for group in self.groups.values()), default=0) / 1000
@@ -275,6 +283,20 @@ async def _follow(host: Host, ended: asyncio.Event) -> None:
             await asyncio.wait_for(ended.wait(), POLL)
 
 
+async def _measure(host: Host) -> None:
+    """Note what the processes use, every few seconds, until it is cancelled; a thread waits for the disk."""
+    usage = Usage(host.wanted["name"], host.wanted["environment"])
+    pause = 1.0  # at first: what was just deployed is soon known
+    while True:
+        every = max(0.1, float(host.wanted.get("usage_seconds", EVERY)))
+        await asyncio.sleep(min(pause, every))
+        pause = every
+        try:
+            await asyncio.to_thread(usage.sample, *host.sampled())
+        except Exception:  # measuring must not end the service
+            log.exception("The processes are not measured.")
+
+
 def _has_owner(wanted: dict[str, Any]) -> bool:
     """Say whether the process that a temporary endpoint belongs to is still there."""
     if not wanted.get("owner"):
@@ -293,7 +315,9 @@ async def serve(listener: socket.socket) -> None:
         asyncio.get_running_loop().add_signal_handler(name, ended.set)
     host = Host(json.loads(Path("endpoint.json").read_text()), listener)
     log.info("%s listens on port %s", host.wanted["name"], listener.getsockname()[1])
+    measuring = asyncio.create_task(_measure(host))
     await _follow(host, ended)
+    measuring.cancel()
     status = host.status()
     listener.close()
     await host.stop()

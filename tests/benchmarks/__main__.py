@@ -4,7 +4,7 @@ import importlib
 import sys
 
 PARTS = {"waiting": "The first answer", "notebooks": "One notebook", "pipelines": "Pipelines",
-         "serving": "One row", "batch": "Batch scoring"}
+         "serving": "One row", "batch": "Batch scoring", "monitoring": "Monitoring"}
 
 if __name__ == "__main__":
     unknown = sorted(set(sys.argv[1:]) - set(PARTS))

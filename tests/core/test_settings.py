@@ -49,12 +49,12 @@ def test_outside_a_project_the_message_says_what_to_do(tmp_path):
 
 
 def test_all_faults_are_listed_with_section_and_key(project):
-    write(project, "[DEFAULT]\nretrain = maybe\n[prod]\nport = high\ncolor = red\n")
+    write(project, "[DEFAULT]\napproval = maybe\n[prod]\nport = high\ncolor = red\n")
     with pytest.raises(SpecificationError) as problem:
         load_settings("prod")
     told = "\n".join(problem.value.faults)
     assert len(problem.value.faults) == 3
-    assert "[DEFAULT] retrain = maybe" in told
+    assert "[DEFAULT] approval = maybe" in told
     assert "[prod] port = high" in told
     assert "[prod] color: no such setting" in told
 

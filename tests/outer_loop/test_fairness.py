@@ -1,12 +1,19 @@
 """Groups are compared with intervals: what the data prove fails, what chance may explain is said to be open."""
 
+import datetime as dt
+
 import numpy as np
 import pandas as pd
 import pytest
 from fairlearn.metrics import demographic_parity_difference, equalized_odds_difference
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
+from mlops_nb.core.records import Deployment
+from mlops_nb.core.settings import Settings
 from mlops_nb.outer_loop import fairness
+from mlops_nb.outer_loop.collected import Collected
+from mlops_nb.outer_loop.monitor import Watch
+from mlops_nb.outer_loop.signals import Asked
 from mlops_nb.outer_loop.staging import Check
 
 RANDOM = np.random.default_rng(3)
@@ -171,3 +178,59 @@ def test_mean_targets_are_compared_by_ratio_or_where_they_may_be_negative_by_dif
     assert of(fairness.data_bias(price, groups, "regression"), "ratio of the mean targets").value == pytest.approx(2, rel=0.05)
     shifted = fairness.data_bias(price - 150, groups, "regression")
     assert of(shifted, "difference of the mean targets").value == pytest.approx(100, rel=0.05)
+
+
+def ask(rows: pd.DataFrame, truth: pd.DataFrame | None, task: str = "classification", **parameters: str) -> Asked:
+    start, given = dt.datetime(2026, 11, 20, tzinfo=dt.UTC), [name for name in ("correlationid", "prediction") if name in rows]
+    frames = {"model_inputs": rows.drop(columns="prediction"), "model_outputs": rows[given]}
+    watch = Watch("alike", "custom", {}, columns={"target_column": "paid"}, parameters=parameters)
+    return Asked(Settings(), watch, task, Deployment("loans", "blue", "", "dev"), (start, start + dt.timedelta(days=1)),
+                 lambda collection, window: Collected(frames[collection], len(rows)), truth)
+
+
+def asked_for_loans(share_of_b: float) -> tuple[pd.DataFrame, pd.DataFrame]:
+    random = np.random.default_rng(4)
+    group = np.array(["a", "b"] * 400)
+    rows = pd.DataFrame({"correlationid": [f"r{n}_0" for n in range(800)], "group": group,
+                         "prediction": (random.random(800) < np.where(group == "a", 0.7, share_of_b)).astype(int)})
+    return rows, pd.DataFrame({"correlationid": rows["correlationid"], "paid": random.integers(0, 2, 800)})
+
+
+def test_over_time_the_least_that_is_proven_is_held_against_the_threshold() -> None:
+    rows, truth = asked_for_loans(0.3)
+    found = {(m.metric, m.feature): m for m in fairness.fairness_over_time(ask(rows, truth, sensitive="group"))}
+    parity = found["demographic_parity_difference", "group"]
+    expected = demographic_parity_difference(truth["paid"], rows["prediction"], sensitive_features=rows["group"])
+    assert parity.detail["measured"] == pytest.approx(expected, abs=1e-6)
+    assert 0.3 < parity.value < parity.detail["measured"]
+    assert parity.value == pytest.approx(parity.detail["low"], abs=1e-6)
+    assert found["selection_rate", "group=b (1)"].value == pytest.approx(rows.loc[rows["group"] == "b", "prediction"].mean())
+    assert ("equalized_odds_difference", "group") in found
+    fair, _ = asked_for_loans(0.7)
+    quiet = fairness.fairness_over_time(ask(fair, truth, sensitive="group"))
+    assert [m.value for m in quiet if m.metric.endswith("difference")] == [0, 0, 0]
+    by_value = fairness.fairness_over_time(ask(fair, truth, sensitive="group", judge="value"))
+    assert all(m.value > 0 for m in by_value if m.metric.endswith("difference"))
+
+
+def test_over_time_without_truth_only_the_answers_are_compared() -> None:
+    rows, truth = asked_for_loans(0.3)
+    for known in (None, truth[:50]):
+        measures = fairness.fairness_over_time(ask(rows, known, sensitive="group"))
+        assert {m.metric for m in measures} == {"demographic_parity_difference", "selection_rate"}
+    prices = rows.assign(prediction=np.where(rows["group"] == "a", 100.0, 300.0) + np.arange(800) % 7)
+    (difference, *groups) = fairness.fairness_over_time(ask(prices, None, "regression", sensitive="group"))
+    assert difference.value == pytest.approx(200, abs=2)
+    assert {m.metric for m in groups} == {"mean_prediction"}
+
+
+def test_over_time_what_cannot_be_compared_says_so() -> None:
+    rows, truth = asked_for_loans(0.3)
+    cases = [(rows, {}, "set sensitive"), (rows, {"sensitive": "age"}, "no column age"),
+             (rows[:20], {"sensitive": "group"}, "only 20 rows"),
+             (rows, {"sensitive": "group", "judge": "me"}, "neither interval nor value"),
+             (rows.assign(group="a"), {"sensitive": "group"}, "two")]
+    for frame, parameters, said in cases:
+        first = fairness.fairness_over_time(ask(frame, truth, **parameters))[0]
+        assert first.value is None
+        assert said in first.problem

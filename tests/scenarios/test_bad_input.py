@@ -94,7 +94,7 @@ def test_nothing_waits_for_an_approval(here, mlops_nb_command):
     [
         (("invoke", "nowhere"), "nowhere"),
         (("traffic", "nowhere", "blue=100"), "nowhere"),
-        (("monitor", "nowhere"), "nowhere"),
+        (("monitor", "once", "nowhere"), "nowhere"),
         (("endpoint", "start", "nowhere"), "nowhere"),
         (("deploy", "nowhere"), "nowhere"),
         (("invoke", "nowhere", "gone.json"), "gone.json"),

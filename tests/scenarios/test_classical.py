@@ -130,40 +130,58 @@ def test_the_whole_road_is_in_the_ledger(shop, live):
 
 
 def test_an_idle_endpoint_raises_no_alert(shop, live):
-    quiet = shop("monitor", "stones")
+    quiet = shop("monitor", "once", "stones")
     assert quiet.returncode == 0, quiet.stderr
-    assert "decision: none" in quiet.stdout
+    assert "quiet" in quiet.stdout
+    assert not ledger.entries(shop.settings, action="alert")
 
 
 @pytest.fixture(scope="module")
 def drifted(shop, live):
-    """Customers have asked for 200 stones three times as heavy as any that was sold."""
+    """Customers have asked for 200 stones three times as heavy as any that was sold; the monitor has looked."""
     from mlops_nb.outer_loop import online
 
     asked = shop.stones.head(200).assign(carat=lambda stones: stones["carat"] * 3).drop(columns="price")
     online.invoke(shop.settings, "stones", asked)
-    return shop
-
-
-def test_drift_is_an_alert_and_a_supervised_retraining_waits_for_a_person(drifted):
-    alert = drifted("monitor", "stones")
+    alert = shop("monitor", "once", "stones")
     assert alert.returncode == 0, alert.stderr
-    assert "decision: retrain" in alert.stdout
-    assert "mlops-nb run classical --force -p data=stones.csv" in alert.stdout.replace(str(drifted.root) + "/", "")
-    assert [entry.subject for entry in ledger.entries(drifted.settings, action="alert")]
+    return alert
 
 
-def test_an_automatic_retraining_starts_by_itself_and_a_model_that_is_not_better_stays_out(drifted):
-    before = ledger.entries(drifted.settings, action="register")
-    again = drifted("monitor", "stones", MLOPS_NB_RETRAIN="automatic")
-    assert again.returncode == 3  # the same table gives no better model: a gate says no
-    assert "The champion stays" in again.stderr
-    [rejected] = ledger.entries(drifted.settings, action="reject")
+def retraining(shop):
+    from mlops_nb.outer_loop import history
+
+    [action] = [action for action in history.actions(shop.settings) if action.kind == "retrain"]
+    return action
+
+
+def test_drift_is_an_alert_that_says_why_and_a_supervised_retraining_waits_for_a_person(shop, drifted):
+    action = retraining(shop)
+    assert action.state == "waiting"
+    assert f"mlops-nb monitor approve {action.id}" in drifted.stdout
+    assert "carat" in action.details["diagnosis"]
+    assert Path(action.details["report"]).is_file()
+    [entry] = ledger.entries(shop.settings, action="alert")
+    assert any("carat" in line for line in entry.details["breached"])
+    refused = shop("monitor", "approve", action.id, "--by", "robot", "--as", "cicd_process")
+    assert refused.returncode == 3
+    assert retraining(shop).state == "waiting"
+
+
+def test_an_approved_retraining_starts_and_a_model_that_is_not_better_stays_out(shop, drifted):
+    before = ledger.entries(shop.settings, action="register")
+    agrees = ("--by", "grace", "--as", "project_lead", "--reason", "the diagnosis says so")
+    again = shop("monitor", "approve", retraining(shop).id, *agrees)
+    assert again.returncode == 0, again.stderr
+    action = retraining(shop)
+    assert action.state == "failed"  # the same table gives no better model: a gate says no
+    assert "The champion stays" in action.details["problem"]
+    [rejected] = ledger.entries(shop.settings, action="reject")
     assert rejected.details["champion"] == "model:dev.stones/2"
-    assert any(rejected.subject in str(entry) for entry in ledger.entries(drifted.settings, action="notify"))
-    assert [e for e in ledger.entries(drifted.settings, action="register") if e.subject.startswith("model:")] == [
+    assert any(rejected.subject in str(entry) for entry in ledger.entries(shop.settings, action="notify"))
+    assert [e for e in ledger.entries(shop.settings, action="register") if e.subject.startswith("model:")] == [
         e for e in before if e.subject.startswith("model:")]  # fmt: skip
-    assert list_runs(drifted.settings)[-1].state == "closed"
+    assert [run.state for run in list_runs(shop.settings) if run.id == action.run] == ["closed"]
 
 
 def test_a_refused_classifier_ends_its_run_and_is_in_the_ledger(tmp_path):

@@ -69,11 +69,11 @@ def lay(shop: Settings) -> Callable[..., Path]:
 
 
 class Waiting:
-    """A running `mlops-nb schedule start`."""
+    """A running `mlops-nb schedule start`, or `monitor start`."""
 
-    def __init__(self, folder: Path, *arguments: str):
+    def __init__(self, folder: Path, *arguments: str, group: str = "schedule"):
         self.output = folder / f"output-{time.monotonic_ns()}.txt"
-        command = [Path(sys.executable).with_name("mlops-nb"), "schedule", "start", *arguments]
+        command = [Path(sys.executable).with_name("mlops-nb"), group, "start", *arguments]
         environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=output, env=environment, start_new_session=True)
@@ -98,8 +98,8 @@ def start(shop: Settings) -> Iterator[Callable[..., Waiting]]:
     """Start schedulers, and end those that a test leaves."""
     started = []
 
-    def begin(*arguments: str) -> Waiting:
-        started.append(Waiting(shop.root, *arguments))
+    def begin(*arguments: str, group: str = "schedule") -> Waiting:
+        started.append(Waiting(shop.root, *arguments, group=group))
         return started[-1]
 
     yield begin

@@ -73,6 +73,7 @@ def test_answers_as_azure_and_as_mlflow_and_equal_to_the_model(client: TestClien
     assert answer.json() == expected
     assert answer.headers["azureml-model-deployment"] == "blue"
     assert answer.headers["x-request-id"] == answer.headers["x-ms-request-id"]
+    assert 0 <= float(answer.headers["x-mlops-nb-queue-ms"]) < 1000
     assert client.post("/invocations", json=REQUEST).json() == {"predictions": expected}
     csv = FRAME.head(2).to_csv(index=False)
     assert client.post("/score", content=csv, headers={"content-type": "text/csv"}).json() == expected
@@ -245,6 +246,17 @@ def test_requests_that_wait_share_a_call_and_no_faults() -> None:
     assert calls[2:] == [3, 1, 1, 1]
     alone = Batcher(lambda rows: rows.sum(keepdims=True), most=3, quick=False)  # one answer for all rows
     assert together(alone, [1, 2], [3, 4]) == [[3], [7]]
+
+
+def test_a_job_tells_how_long_it_waited_for_the_calls_before_it() -> None:
+    async def run() -> list[float]:
+        batcher = Batcher(lambda rows: time.sleep(0.2) or rows, 1, quick=False)
+        jobs = [Job(np.zeros((1, 1)), 1, lambda: False) for _ in range(3)]
+        await asyncio.gather(*map(batcher.score, jobs))
+        return [job.waited for job in jobs]
+
+    first, second, third = asyncio.run(run())
+    assert first < 0.1 < second < 0.35 < third < 0.8
 
 
 def test_a_quick_model_runs_on_the_loop_and_a_slow_one_beside_it() -> None:

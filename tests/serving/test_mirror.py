@@ -84,7 +84,7 @@ def test_old_days_of_the_log_are_removed(tmp_path: Path) -> None:
     lines = Lines()
     log = TrafficLog(lines, tmp_path)
     log.follow({"name": "shop", "environment": "dev"})
-    record = (time.time(), "POST", "/score", "blue", 200, [], 2, 3, b"r1", b'agent "x"', b"", (1.0, 1.1, 1.2, 1.3))
+    record = (time.time(), "POST", "/score", "blue", 200, [], 2, 3, b"r1", b'agent "x"', b"", (1.0, 1.1, 1.2, 1.3, 1.3), 0.0, "")
     log.write([record, record])
     lines.close()
     (path,) = tmp_path.glob("*.jsonl")
