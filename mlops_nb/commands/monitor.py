@@ -374,11 +374,9 @@ def alerts(
 
 
 def _of_alert(raised: "Raised", whole: bool) -> dict[str, Any]:
-    from mlops_nb.outer_loop.history import say_signal
-
     if whole:
         return asdict(raised)
-    texts = [say_signal(signal) for signal in raised.alert.signals]
+    texts = [str(signal) for signal in raised.alert.signals]
     more = f"\nand {len(texts) - 3} more" if len(texts) > 3 else ""
     until = f"until {_text(raised.until)}" if raised.until else ""
     told = " ".join(filter(None, (f"by {raised.by}" if raised.by else "", raised.reason, until)))

@@ -97,6 +97,13 @@ class Signal:
     segment: str = ""  # `feature=value`; empty: all rows
     detail: dict[str, Any] = field(default_factory=dict)  # what a person wants to see of it: intervals, examples, since when; JSON
 
+    def __str__(self) -> str:
+        """Say it in a line: what was measured, and its threshold; or why it could not be."""
+        name = " ".join(filter(None, (self.name, self.segment, self.feature, self.metric)))
+        if self.value is None:
+            return f"{name}: {self.problem}"
+        return f"{name}: {self.value:.4g}" + ("" if self.threshold is None else f", threshold {self.threshold:g}")
+
 
 @dataclass(frozen=True)
 class Alert:

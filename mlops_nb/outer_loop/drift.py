@@ -7,11 +7,12 @@ __all__ = ['ON_COUNTS', 'NUMERICAL', 'CATEGORICAL', 'PROBABILITIES', 'FALLING', 
            'count_bins', 'count_categories', 'jensen_shannon_distance', 'population_stability_index',
            'pearsons_chi_squared_test', 'standard_deviation', 'normalized_wasserstein_distance',
            'kolmogorov_smirnov_probability', 'two_sample_kolmogorov_smirnov_test', 'measure_sorted', 'measure_counts',
-           'measure', 'cast', 'quality_rates', 'performance_metrics', 'normalized_discounted_cumulative_gain', 'falls',
-           'breaches']
+           'measure', 'distribution', 'cast', 'quality_rates', 'performance_metrics',
+           'normalized_discounted_cumulative_gain', 'falls', 'breaches']
 
 # %% ../../nbs/outer_loop/45_drift.ipynb #d7af81f6
 from collections.abc import Collection, Iterator, Mapping
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -221,7 +222,32 @@ def measure(
         return measure_sorted(np.sort(reference), np.sort(production), metrics)
     return measure_counts(*count_categories(reference, production), metrics)
 
-# %% ../../nbs/outer_loop/45_drift.ipynb #c73ecde3
+# %% ../../nbs/outer_loop/45_drift.ipynb #6166a283
+def distribution(
+    reference: "NDArray[Any]",  # (n,) one column without nulls
+    production: "NDArray[Any]",  # (m,) the same column, cast to the reference's type
+    kind: str,  # numerical or categorical
+    most: int = 16,  # bins; the outermost hold what lies beyond 99 of 100 values of both sides, or the rarest categories
+) -> dict[str, list[Any]]:  # bins by name, and the share of each side in them
+    """Describe both sides by shares over the same few bins; raises `ValueError` when a side is empty."""
+    _filled(len(reference), len(production))
+    if kind == "numerical":
+        both = np.concatenate([np.quantile(side.astype(float), (0.005, 0.995)) for side in (reference, production)])
+        edges = np.linspace(both.min(), both.max() if both.max() > both.min() else both.min() + 1, most + 1)
+        sides = [np.histogram(np.clip(side.astype(float), edges[0], edges[-1]), edges)[0] for side in (reference, production)]
+        names = [f"{low:.4g} to {high:.4g}" for low, high in pairwise(edges)]
+    else:
+        import pandas as pd
+
+        counts = pd.DataFrame({place: pd.Series(side).astype(str).value_counts() for place, side in enumerate((reference, production))})
+        counts = counts.fillna(0).loc[lambda frame: frame.sum(axis=1).sort_values(ascending=False, kind="stable").index]
+        rest = counts.iloc[most - 1 :].sum().to_numpy() if len(counts) > most else None
+        sides = list(counts.to_numpy().T if rest is None else np.vstack([counts.iloc[: most - 1].to_numpy(), rest]).T)
+        names = [str(name)[:60] for name in counts.index[: most if rest is None else most - 1]] + ["others"] * (rest is not None)
+    shares = [[round(float(count / side.sum()), 5) for count in side] for side in sides]
+    return {"bins": names, "reference": shares[0], "production": shares[1]}
+
+# %% ../../nbs/outer_loop/45_drift.ipynb #c293321c
 def cast(
     column: "pd.Series",  # of production, as JSON gave it
     like: "pd.Series",  # the reference's column
@@ -239,7 +265,7 @@ def cast(
         return pd.to_datetime(column, errors="coerce", utc=True, format="mixed")
     return column.astype("string")
 
-# %% ../../nbs/outer_loop/45_drift.ipynb #cb410ef1
+# %% ../../nbs/outer_loop/45_drift.ipynb #8141de19
 def quality_rates(
     reference: "pd.Series",
     production: "pd.Series",
@@ -255,7 +281,7 @@ def quality_rates(
               "out_of_bounds_rate": int(outside.sum())}
     return {name: round(count / len(production), 5) for name, count in counts.items()}
 
-# %% ../../nbs/outer_loop/45_drift.ipynb #8141de19
+# %% ../../nbs/outer_loop/45_drift.ipynb #8e567999
 def performance_metrics(
     truth: "NDArray[Any]",  # (n,)
     prediction: "NDArray[Any]",  # (n,)
@@ -276,7 +302,7 @@ def performance_metrics(
             "precision": float((hits / np.maximum(answered, 1)).mean()),
             "recall": float((hits / np.maximum(actual, 1)).mean())}
 
-# %% ../../nbs/outer_loop/45_drift.ipynb #8e567999
+# %% ../../nbs/outer_loop/45_drift.ipynb #e87222f8
 def normalized_discounted_cumulative_gain(
     reference: "NDArray[Any]",  # (k,) importance of each feature in training
     production: "NDArray[Any]",  # (k,) in production, features in the same order
@@ -291,7 +317,7 @@ def normalized_discounted_cumulative_gain(
     shared = np.add.reduceat(discounts, np.append(0, np.cumsum(ties)[:-1])) / ties
     return float((gains * shared[place]).sum() / best) if best else 0.0
 
-# %% ../../nbs/outer_loop/45_drift.ipynb #e87222f8
+# %% ../../nbs/outer_loop/45_drift.ipynb #58413b7e
 PROBABILITIES = frozenset({"two_sample_kolmogorov_smirnov_test", "pearsons_chi_squared_test", "maximum_mean_discrepancy_test"})
 FALLING = PROBABILITIES | {
     "accuracy", "precision", "recall", "normalized_discounted_cumulative_gain",

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['Seen', 'Point', 'Raised', 'Action', 'Notice', 'history_file', 'open_history', 'transaction', 'name_of', 'moment',
            'record', 'windows', 'points', 'alerts', 'actions', 'notices', 'find_id', 'has_unlogged', 'log_alerts',
-           'say_signal', 'acknowledge', 'snooze', 'resolve', 'claim_of', 'is_alive', 'begin_action', 'is_claimed',
-           'note_action', 'end_action', 'claim_notice', 'note_delivery']
+           'acknowledge', 'snooze', 'resolve', 'claim_of', 'is_alive', 'begin_action', 'is_claimed', 'note_action',
+           'end_action', 'claim_notice', 'note_delivery']
 
 # %% ../../nbs/outer_loop/57_history.ipynb #efcc4fe3
 import datetime as dt
@@ -401,17 +401,9 @@ def log_alerts(settings: Settings) -> list[Raised]:  # those that were not there
 
 
 def _log_alert(settings: Settings, alert: Alert, model: str) -> None:
-    texts = [say_signal(signal) for signal in alert.signals]
+    texts = list(map(str, alert.signals))
     log(settings, "alert", alert.deployment, [model] if model else [], alert=alert.id, monitor=alert.monitor, window=alert.window,
         breached=texts, next=alert.actions or ["tell"])
-
-
-def say_signal(signal: Signal) -> str:
-    """Say a signal in a line: what was measured, and its threshold; or why it could not be."""
-    name = " ".join(filter(None, (signal.name, signal.feature, signal.metric)))
-    if signal.value is None:
-        return f"{name}: {signal.problem}"
-    return f"{name}: {signal.value:.4g}" + ("" if signal.threshold is None else f", threshold {signal.threshold:g}")
 
 # %% ../../nbs/outer_loop/57_history.ipynb #3241b7da
 def _change_alert(settings: Settings, text: str, state: str, verb: str, reason: str, until: str = "") -> Raised:

@@ -18,7 +18,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from ..core.records import Signal, SpecificationError
 from ..core.specification import Part, load_specification, read_yaml
-from .history import Action, Point, name_of, say_signal
+from .history import Action, Point, name_of
 from .monitor import Monitor, parse_duration
 
 # %% ../../nbs/outer_loop/58_policy.ipynb #f4bc77c2
@@ -247,7 +247,7 @@ def _action(kind: str, pairs: list[tuple[Signal, Rule]], points: Sequence[Point]
     supervised = any(rule.way == "supervised" for _, rule, _ in counted) and kind != "investigate"
     mode = "supervised" if supervised or kind in _ALWAYS else "automatic"
     state = "held" if not often else "waiting" if mode == "supervised" else "planned"
-    texts = [say_signal(signal) for signal, _, _ in counted]
+    texts = [str(signal) for signal, _, _ in counted]
     reason = "; ".join(texts[:3]) + (f" and {len(texts) - 3} more" if len(texts) > 3 else "")
     reason = reason if often else f"{counted[0][2]}: {reason}"
     details = {"window": list(key[2:]), "signals": texts, "names": list(dict.fromkeys(signal.name for signal, _, _ in counted))}
@@ -261,7 +261,7 @@ def _doubt(
 ) -> Action:
     if action.kind != "retrain" or action.state == "held":
         return _once(action, actions)
-    if broken := [say_signal(signal) for signal in signals if _is_broken(signal)]:
+    if broken := [str(signal) for signal in signals if _is_broken(signal)]:
         return _instead(action, f"the data is looked into before a model learns from it: {broken[0]}")
     if policy.diagnosis == "follow" and getattr(diagnosis, "recommendation", "retrain") != "retrain":
         return _instead(action, f"the diagnosis says {diagnosis.recommendation}: {diagnosis.sentence}")

@@ -52,7 +52,7 @@ def knock(
     secured = trust(wanted["tls"]["certificate"]) if wanted.get("tls") else None
     door = http.client.HTTPSConnection(host, port, timeout=WAIT, context=secured) if secured else http.client.HTTPConnection(
         host, port, timeout=WAIT)
-    own = {"user-agent": "mlops-nb policy check", "x-mlops-nb-probe": str(wanted.get("probe_key", ""))}  # what it is refused is no error
+    own = {"user-agent": "mlops-nb policy check", "x-mlops-nb-probe": str(wanted.get("probe_key", ""))}
     try:
         door.request("POST" if body is not None else "GET", path, body, own | (headers or {}))
         answer = door.getresponse()

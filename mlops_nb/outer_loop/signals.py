@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ..core.records import Deployment
 from ..core.settings import Settings
 from .collected import Collected
-from .drift import cast, column_types, measure, performance_metrics, quality_rates
+from .drift import cast, column_types, distribution, measure, performance_metrics, quality_rates
 from .monitor import Source, Span, Watch
 
 if TYPE_CHECKING:
@@ -177,7 +177,8 @@ def _one(
         values = measure(reference[feature].to_numpy(), production[feature].to_numpy(), kind, metrics)
     except (TypeError, ValueError) as fault:
         return [Measure(m, None, feature, str(fault), detail) for m in metrics]
-    return [Measure(m, values.get(m), feature, "" if m in values else "not computed", detail) for m in metrics]
+    shown = {"distribution": distribution(reference[feature].to_numpy(), production[feature].to_numpy(), kind)}
+    return [Measure(m, values.get(m), feature, "" if m in values else "not computed", detail | shown) for m in metrics]
 
 # %% ../../nbs/outer_loop/42_signals.ipynb #cefe0b77
 def prediction_column(asked: Asked, production: "pd.DataFrame") -> str:

@@ -17,7 +17,7 @@ from mlops_nb.core.settings import Settings
 from mlops_nb.core.trigger import Trigger
 from mlops_nb.outer_loop import history
 from mlops_nb.outer_loop.monitor import Monitor, Source, Span, Watch, load_monitor, retarget
-from mlops_nb.outer_loop.monitoring import adjusted, in_words, plot_feature, plot_signals, run_monitor, signals_table
+from mlops_nb.outer_loop.monitoring import adjusted, plot_feature, plot_signals, run_monitor, signals_table
 from mlops_nb.outer_loop.signals import BUILT_IN
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -313,8 +313,8 @@ WATCHED = Signal("traffic", "custom", "", "RequestsPerMinute", 12.0, None, False
 def test_the_table_shows_first_what_needs_a_person(small: pd.DataFrame, stones: pd.DataFrame, tmp_path: Path) -> None:
     table = signals_table([WATCHED, QUIET, BREACHED, LOST])
     assert list(table["feature"]) == ["x", "carat", "cut", ""]
-    assert in_words(WATCHED) == "traffic cut=Ideal RequestsPerMinute: 12"
-    assert in_words(LOST) == "quality x null_value_rate: no such column in reference"
+    assert str(WATCHED) == "traffic cut=Ideal RequestsPerMinute: 12"
+    assert str(LOST) == "quality x null_value_rate: no such column in reference"
     assert signals_table([]).empty
     asked = stones.head(300)
     plots = [plot_signals([QUIET, BREACHED, WATCHED]), plot_signals([LOST]), plot_feature(small, asked, "carat"),
