@@ -21,6 +21,7 @@ from pathlib import Path
 from mlops_nb.core.files import write_file
 from mlops_nb.core.runs import Run, list_runs
 from mlops_nb.core.settings import Settings, load_settings
+from mlops_nb.core.specification import read_pipeline
 from mlops_nb.widgets.run import describe, tail
 from mlops_nb.widgets.still import as_html, draw
 
@@ -50,10 +51,16 @@ def main() -> int:
     if unknown := [name for name in names if name not in known]:
         print(f"No scenario {', '.join(unknown)} in ci/pipelines (scenarios: {', '.join(known)}).", file=sys.stderr)
         return 2
-    outcomes = [run_one(settings, name, values) for name in names or known]
+    by_themselves = [name for name in known if "train" in read_steps(settings, name)]  # batch and monitor ask for a model that is there
+    outcomes = [run_one(settings, name, values) for name in names or by_themselves]
     folder = gather(settings, outcomes)
     tell(folder, outcomes)
     return next((outcome.code for outcome in outcomes if outcome.code not in (0, GATE)), 0)
+
+
+def read_steps(settings: Settings, name: str) -> list[str]:
+    """List the steps of a scenario."""
+    return [step.name for step in read_pipeline(settings.root / "ci/pipelines" / f"{name}.yml").steps]
 
 
 def read_arguments() -> tuple[list[str], str, list[str]]:

@@ -125,10 +125,10 @@ def code(notebook: dict[str, Any]) -> list[str]:
 
 
 def executed_copy(step: Path) -> Path | None:
-    """Find the newest copy that the demo executed without an error from this very source."""
+    """Find the copy, executed by the demo without an error from this very source, that shows most: a monitor's alert, not its quiet."""
     source = code(read(ROOT / "nbs" / step))
     copies = (ROOT / ".mlops/demo").glob(f"**/runs/*/{step.name}")
-    for path in sorted(copies, key=lambda path: path.stat().st_mtime, reverse=True):
+    for path in sorted(copies, key=lambda path: path.stat().st_size, reverse=True):
         notebook = read(path)
         outputs = [output for cell in notebook["cells"] for output in cell.get("outputs", [])]
         if code(notebook) == source and not any(output["output_type"] == "error" for output in outputs):

@@ -41,6 +41,7 @@ class Chapter:
     error: float  # mean absolute error, dollars
     drifted: str  # signals beyond their thresholds
     decision: str
+    page: Path  # what the monitor saw
 
 
 def run_demo(folder: Path | str = ".", keep: bool = True) -> Path:
@@ -72,11 +73,11 @@ def run_demo(folder: Path | str = ".", keep: bool = True) -> Path:
     out.print(f"   {mended.rows} requests: R2 {mended.r2:.2f}, decision: {mended.decision}\n")
 
     out.print(f"[bold]4. The stock[/]: {shop.lay_stock():,} stones in files, priced in batch by the model in charge")
-    run_scenario(settings, "batch", {"data": str(shop.stock), "name": ENDPOINT}, new=True)
+    batch = run_scenario(settings, "batch", {"data": str(shop.stock), "name": ENDPOINT}, new=True)
 
     seconds = time.monotonic() - began
     chapters = [home, abroad, mended]
-    report = write_file(settings.state / "report.html", _page(settings, chapters, [first, second], seconds))
+    report = write_file(settings.state / "report.html", _page(settings, chapters, [first, second, batch], seconds))
     _finish(settings, chapters, report, seconds, keep)
     return report
 
@@ -198,6 +199,7 @@ def _chapter(settings: Settings, shop: _Shop, run: Run, what: str, stones: "pd.D
     return Chapter(
         what, deployment.model.removeprefix("model:"), len(stones), float(r2_score(known["price"], answers)),
         float(mean_absolute_error(known["price"], answers)), ", ".join(drifted) or "none", ", ".join(alert["actions"]) or "none",
+        watched.folder / "50_monitor.html",
     )  # fmt: skip
 
 
@@ -260,21 +262,24 @@ def _page(settings: Settings, chapters: list[Chapter], runs: list[Run], seconds:
     def cells(tag: str, row: Sequence[str]) -> str:
         return "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row)
 
-    rows = "".join(f"<tr>{cells('td', row)}</tr>" for row in _table(chapters))
+    def link(page: Path, text: str) -> str:
+        return f'<a href="{page.relative_to(settings.state)}">{html.escape(text)}</a>'
+
+    rows = "".join(f"<tr>{cells('td', row)}<td>{link(chapter.page, 'what the monitor saw')}</td></tr>"
+                   for chapter, row in zip(chapters, _table(chapters), strict=True))  # fmt: skip
     lists = []
     for run in runs:
-        table = load_record(TableVersion, run.output("data", "gold"))
-        links = "".join(
-            f'<li><a href="{page.relative_to(settings.state)}">{page.stem}</a></li>'
-            for page in sorted(run.folder.glob("[0-9]*.html"))
-        )
-        lists.append(f"<h2>Run {run.id}</h2><p>{table.rows:,} stones in {html.escape(table.uri)}</p><ol>{links}</ol>")
+        pages = "".join(f"<li>{link(page, page.stem)}</li>" for page in sorted(run.folder.glob("[0-9]*.html")))
+        gold = run.output("data", "gold")
+        table = load_record(TableVersion, gold) if gold.is_file() else None
+        about = f"<p>{table.rows:,} stones in {html.escape(table.uri)}</p>" if table else ""
+        lists.append(f"<h2>Run {run.id}</h2>{about}<ol>{pages}</ol>")
     style = "body{font:16px/1.5 system-ui;max-width:60rem;margin:3rem auto;padding:0 1rem;color:#1b1b1b}"
     style += "table{border-collapse:collapse;width:100%}td,th{text-align:left;padding:.4rem .6rem;border-bottom:1px solid #ddd}"
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>mlops_nb demo</title><style>{style}</style>'
         f"<h1>The loop, walked twice</h1><p>In {seconds:.0f} seconds on this machine.</p>"
-        f"<table><tr>{cells('th', COLUMNS)}</tr>{rows}</table>{''.join(lists)}</html>"
+        f"<table><tr>{cells('th', (*COLUMNS, ''))}</tr>{rows}</table>{''.join(lists)}</html>"
     )
 
 
@@ -296,6 +301,7 @@ def _finish(settings: Settings, chapters: list[Chapter], report: Path, seconds: 
     out.print(f"report: {report}\n")
     state = settings.state.relative_to(settings.root)
     out.print("Next:")
+    out.print(f"  mlops-nb monitor alerts --state {state}        what the monitor found; `monitor actions`: what came of it")
     if keep:
         out.print(f"  mlops-nb invoke {ENDPOINT} --state {state}       ask the live endpoint")
         out.print(f"  mlops-nb traffic {ENDPOINT} --roll-back --state {state}   let the first model answer again")

@@ -138,6 +138,9 @@ def apply_files(
         done = apply(settings, client, named, lambda applied: line.update(f"applied {applied.path.name}"))
     rows = [(applied.kind.replace("_", " "), applied.name, applied.version, str(applied.path)) for applied in done]
     table(f"Applied to {registry or client.workspace_name}", ("kind", "name", "version", "file"), rows)
+    for applied in done:
+        if applied.left_out:
+            say(f"{applied.name}: left out, as only mlops-nb monitor computes them: {', '.join(applied.left_out)}")
 
 
 def _open(settings: "Settings", registry: str = "") -> Any:

@@ -123,6 +123,7 @@ def _switch(name: str, on: bool, env: str, state: str) -> None:
 
 
 def tell(name: str, text: str, end: "End | None") -> None:
+    """Print what happens to a schedule, and the last lines of a run that ended badly."""
     from pathlib import Path
 
     from rich.markup import escape

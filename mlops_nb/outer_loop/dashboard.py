@@ -62,23 +62,29 @@ class Strip(NamedTuple):
     """The windows of one monitor over one deployment, in order of time."""
 
     windows: list[Seen]
-    step: float  # seconds between them, usually; 0: not known yet
+    step: float  # seconds between them, usually; 0: too few to say
     missing: list[tuple[float, int]]  # when, and how many did not come
+    ended: bool = False  # whether the monitor looks at another deployment now
 
     def state(self, now: float) -> str:
-        """Say how it stands: as the newest window says, or silent."""
+        """Say how it stands: as the newest window says, silent, or followed by another deployment."""
+        if self.ended:
+            return "followed"
         late = now - _seconds(self.windows[-1].end)
         return "silent" if self.step and late > 2.5 * self.step else self.windows[-1].state
+
+
+_RHYTHM = 5  # so many gaps tell how often a monitor looks; fewer may be looks by hand
 
 
 def _strip(windows: list[Seen]) -> Strip:
     ends = sorted({_seconds(seen.end) for seen in windows})
     gaps = [after - before for before, after in itertools.pairwise(ends)]
-    step = statistics.median(gaps) if gaps else 0.0
+    step = statistics.median(gaps) if len(gaps) >= _RHYTHM else 0.0
     missing = [(before, round(gap / step) - 1) for before, gap in zip(ends, gaps, strict=False) if step and gap > 1.5 * step]
     return Strip(windows, step, missing)
 
-
+# %% ../../nbs/outer_loop/64_dashboard.ipynb #ba92a7f0
 def _sides(settings: Settings, monitor: str) -> dict[tuple[str, str], Strip]:
     """Group the windows by monitor and deployment; raises `SpecificationError` for a monitor that has none."""
     seen = history.windows(settings)
@@ -90,13 +96,15 @@ def _sides(settings: Settings, monitor: str) -> dict[tuple[str, str], Strip]:
     for one in seen:
         if monitor in ("", one.monitor):
             groups.setdefault((one.monitor, one.deployment), []).append(one)
-    return {key: _strip(groups[key]) for key in sorted(groups, key=lambda key: (key[0], groups[key][-1].end))}
+    newest = {key[0]: key for key in sorted(groups, key=lambda key: groups[key][-1].end)}
+    return {key: _strip(groups[key])._replace(ended=newest[key[0]] != key)
+            for key in sorted(groups, key=lambda key: (key[0], groups[key][-1].end))}
 
-# %% ../../nbs/outer_loop/64_dashboard.ipynb #9a497bd6
+# %% ../../nbs/outer_loop/64_dashboard.ipynb #2c06977d
 _WORSE = {"quiet": 0, "idle": 1, "missing": 2, "failed": 3, "alert": 4}
 _WORDS = {"quiet": ("quiet", "good"), "alert": ("alert", "bad"), "idle": ("idle: nothing could be said", "wait"),
           "failed": ("failed: a signal could not be computed", "bad"), "missing": ("missing", "wait"),
-          "silent": ("silent: no window came", "bad")}
+          "silent": ("silent: no window came", "bad"), "followed": ("another deployment is watched now", "wait")}
 
 
 def _state(state: str) -> str:
@@ -105,12 +113,13 @@ def _state(state: str) -> str:
 
 
 def _draw_strip(strip: Strip, now: float) -> str:
-    begin, end = _seconds(strip.windows[0].end), max(now, _seconds(strip.windows[-1].end))
+    begin, end = _seconds(strip.windows[0].end), _seconds(strip.windows[-1].end)
+    end = end if strip.ended or not strip.step else max(now, end)
     wide = 1200
     cells: dict[int, str] = {}
     marks = [(_seconds(seen.end), seen.state) for seen in strip.windows]
     marks += [(at + strip.step * (n + 1), "missing") for at, count in strip.missing for n in range(min(count, 2000))]
-    late = int((now - _seconds(strip.windows[-1].end)) / strip.step - 0.5) if strip.step else 0
+    late = int((now - _seconds(strip.windows[-1].end)) / strip.step - 0.5) if strip.step and not strip.ended else 0
     marks += [(_seconds(strip.windows[-1].end) + strip.step * (n + 1), "missing") for n in range(min(max(late, 0), 2000))]
     for at, state in marks:
         place = min(int((at - begin) / max(end - begin, 1) * (wide - 1)), wide - 1)
@@ -125,7 +134,7 @@ def _draw_strip(strip: Strip, now: float) -> str:
     return (f'<figure><svg viewBox="0 0 1200 42" role="img" aria-label="Windows: {told}"><path class="axis" d="M0 26.5H1200"/>{bars}'
             f"{pictures.dates((begin, end), wide, 44)}</svg><figcaption class=\"legend\">{legend}</figcaption></figure>")
 
-# %% ../../nbs/outer_loop/64_dashboard.ipynb #084a6706
+# %% ../../nbs/outer_loop/64_dashboard.ipynb #306099ec
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
 
@@ -144,7 +153,7 @@ def _bins(detail: Mapping[str, Any]) -> dict[str, Any] | None:
     shares = [[float(n) / (sum(map(float, side)) or 1.0) for n in side] for side in sides]
     return {"bins": names, "reference": shares[0], "production": shares[1]}
 
-# %% ../../nbs/outer_loop/64_dashboard.ipynb #306099ec
+# %% ../../nbs/outer_loop/64_dashboard.ipynb #33ddc330
 def _draw_line(line: Line, span: tuple[float, float], strip: Strip) -> str:
     last = line.spots[-1]
     fresh = last.at == _seconds(strip.windows[-1].end)
@@ -163,7 +172,7 @@ def _draw_line(line: Line, span: tuple[float, float], strip: Strip) -> str:
     return (f'<figure class="line" data-words="{words}"><figcaption><strong class="{kind}">{state if fresh else "gone"}</strong> '
             f'{html.escape(name)}{segment}: {html.escape(said)}</figcaption>{pictures.series(spots, name, span)}{drill}</figure>')
 
-# %% ../../nbs/outer_loop/64_dashboard.ipynb #33ddc330
+# %% ../../nbs/outer_loop/64_dashboard.ipynb #bd58c190
 OBJECTIVES = {"availability", "latency_compliance", "error_budget_remaining", "burn_rate", "burn_rate_alert"}
 
 
@@ -186,7 +195,7 @@ def _signals(lines: Sequence[Line], strip: Strip) -> str:
             parts.append(f'<details class="signal"{" open" if slo else ""}>{summary}<div class="lines">{drawn}</div></details>')
     return "".join(parts)
 
-# %% ../../nbs/outer_loop/64_dashboard.ipynb #28cdba9d
+# %% ../../nbs/outer_loop/64_dashboard.ipynb #44334c2a
 SHOWN = 200  # rows of a table, the newest
 
 
@@ -223,13 +232,13 @@ def _notices(notices: Sequence[Notice]) -> str:
              html.escape(one.title), str(one.attempts), html.escape(one.problem)] for one in reversed(notices[-SHOWN:])]
     return _table(["notice", "to", "state", "title", "attempts", "problem"], rows, "Notices", len(notices))
 
-# %% ../../nbs/outer_loop/64_dashboard.ipynb #44334c2a
+# %% ../../nbs/outer_loop/64_dashboard.ipynb #93ef127c
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]], caption: str, count: int) -> str:
     if not rows:
         return f'<p class="soft">{caption}: none.</p>'
     return pictures.table(header, rows, caption + (f", the newest {len(rows)} of {count:,}" if count > len(rows) else ""))
 
-# %% ../../nbs/outer_loop/64_dashboard.ipynb #f301efad
+# %% ../../nbs/outer_loop/64_dashboard.ipynb #43128fc2
 _STYLE = """
 main { max-width: 84rem } .lines { display: grid; grid-template-columns: repeat(auto-fill, minmax(24rem, 1fr)); gap: .2rem 2rem }
 .line figcaption { color: var(--ink); overflow-wrap: anywhere } .pair { max-width: 22rem }
@@ -246,7 +255,7 @@ details.signal > summary { font-weight: 600; padding: .3rem 0; border-bottom: 1p
 [hidden] { display: none !important }
 """
 
-# %% ../../nbs/outer_loop/64_dashboard.ipynb #43128fc2
+# %% ../../nbs/outer_loop/64_dashboard.ipynb #621410d0
 _SCRIPT = """
 (() => {
   const root = document.documentElement, form = document.querySelector('header form');
@@ -268,14 +277,14 @@ _SCRIPT = """
 })();
 """
 
-# %% ../../nbs/outer_loop/64_dashboard.ipynb #621410d0
+# %% ../../nbs/outer_loop/64_dashboard.ipynb #5c196cf8
 def _monitor(settings: Settings, key: tuple[str, str], strip: Strip, now: float) -> str:
     """Show one monitor over one deployment."""
     monitor, deployment = key
     seen, last = strip.windows, strip.windows[-1]
     about = [("State now", _state(strip.state(now))),
              ("Newest window", f"{_when(last.start)} to {_when(last.end)} UTC, {last.rows:,} answers"),
-             ("Looks", f"every {_span(strip.step)}" if strip.step else "once so far"),
+             ("Looks", f"every {_span(strip.step)}" if strip.step else "too few times to say how often"),
              ("Model", html.escape(last.model or "not known")),
              ("Windows", f"{len(seen):,}, of them {sum(one.backfilled for one in seen):,} computed afterwards; "
                          f"{sum(count for _, count in strip.missing):,} missing in between")]
@@ -302,7 +311,7 @@ def _span(seconds: float) -> str:
             return name if count == 1 else f"{count:g} {name}s"
     return f"{seconds:.0f} seconds"
 
-# %% ../../nbs/outer_loop/64_dashboard.ipynb #5c196cf8
+# %% ../../nbs/outer_loop/64_dashboard.ipynb #99f5ff30
 def dashboard(
     settings: Settings,
     monitor: str = "",  # only this one; empty: all of the environment
@@ -328,7 +337,7 @@ def dashboard(
     shown = "".join(_monitor(settings, key, strip, at) for key, strip in sides.items())
     return pictures.page(title, head + over + shown, _STYLE, _SCRIPT)
 
-# %% ../../nbs/outer_loop/64_dashboard.ipynb #a185315c
+# %% ../../nbs/outer_loop/64_dashboard.ipynb #88afa31e
 _Samples = list[tuple[dict[str, str], float]]
 _ABOUT = {
     "mlops_nb_signal_value": "Value of a monitor's metric in its newest window",
@@ -363,7 +372,7 @@ def _text(samples: Mapping[str, _Samples]) -> str:
                       for labels, value in found]
     return "\n".join([*lines, ""]) if lines else "# no monitor has looked at anything yet\n"
 
-# %% ../../nbs/outer_loop/64_dashboard.ipynb #88afa31e
+# %% ../../nbs/outer_loop/64_dashboard.ipynb #253be996
 def _of_window(settings: Settings, key: tuple[str, str], strip: Strip) -> Iterable[tuple[str, dict[str, str], float]]:
     whose = {"environment": settings.environment, "monitor": key[0], "deployment": key[1]}
     last = strip.windows[-1]
@@ -386,7 +395,7 @@ def _of_window(settings: Settings, key: tuple[str, str], strip: Strip) -> Iterab
         if point.threshold is not None:
             yield "mlops_nb_signal_threshold", labels, point.threshold
 
-# %% ../../nbs/outer_loop/64_dashboard.ipynb #253be996
+# %% ../../nbs/outer_loop/64_dashboard.ipynb #0fdcc0f1
 def exposition(settings: Settings) -> str:
     """Write how all monitors of an environment stand in Prometheus' text format."""
     samples: dict[str, _Samples] = {}

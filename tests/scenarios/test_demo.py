@@ -11,6 +11,7 @@ import pytest
 from mlops_nb.core import ledger
 from mlops_nb.core.runs import list_runs
 from mlops_nb.core.settings import load_settings
+from mlops_nb.outer_loop import history
 
 
 @pytest.mark.slow
@@ -31,17 +32,20 @@ def test_the_loop_is_walked_twice_in_an_empty_folder(elsewhere: Path, tmp_path: 
         assert home[-1] == "none"
         assert float(abroad[3]) < 0
         assert {"data_drift", "prediction_drift", "model_performance"} <= set(abroad[5].split(", "))
-        assert abroad[-1] == "retrain"
+        assert "retrain" in abroad[-1].split(", ")
+        assert re.search(r"Production has truly moved in .*carat.*: retrain", done.stdout)
         assert float(mended[3]) > 0.95
         assert mended[-1] == "none"
         assert home[1] != mended[1]
 
         settings = load_settings("dev", tmp_path, state=tmp_path / ".mlops" / "demo")
         assert ledger.verify(settings) == []
-        assert [run.state for run in list_runs(settings)] == ["done"] * 3  # two loops, and the stock in batch
+        assert [run.state for run in list_runs(settings)] == ["done"] * 6  # two loops, three looks, the stock in batch
+        assert [action.state for action in history.actions(settings) if action.kind == "retrain"] == ["done"]
+        assert [raised.state for raised in history.alerts(settings)] == ["resolved"]
         report = settings.state / "report.html"
         linked = re.findall(r'href="([^"]+)"', report.read_text())
-        assert len(linked) == 10
+        assert len(linked) == 14
         assert all((settings.state / page).is_file() for page in linked)
 
         asked = run("invoke", "diamonds", "--state", ".mlops/demo")  # the first command that it says to try next
