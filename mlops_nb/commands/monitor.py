@@ -115,8 +115,11 @@ def _look(settings: "Settings", name: str, file: str, truth: str, at: dt.datetim
     import time
 
     from mlops_nb.core.records import Alert, load_record
+    from mlops_nb.outer_loop.monitor import load_monitor
+    from mlops_nb.outer_loop.policy import policy_of
 
     endpoint, path = _target(settings, name, file)
+    policy_of(load_monitor(path or settings.root / "environments" / settings.environment / "monitor.yml"))  # faults first
     values = {"name": endpoint, "monitor": path, "ground_truth": truth, "at": at.isoformat() if at else ""}
     until = time.monotonic() + WAIT
     while True:

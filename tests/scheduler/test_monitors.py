@@ -168,6 +168,15 @@ def test_wrong_words_end_with_2_and_what_there_is(watched, say, words, said):
     assert (code, said in text) == (2, True), text
 
 
+def test_a_wrong_policy_is_told_before_anything_is_run(shop, watched, say):
+    (shop.root / "environments/dev/policy.yml").write_text("rules: [{then: panic}]\nlimits: {cool_down: soon}\n")
+    code, text = say("once", "stones")
+    assert code == 2
+    assert "policy.yml:1: rules.0.then: Input should be 'retrain'" in text
+    assert "policy.yml:2: limits.cool_down:" in text
+    assert not shop.runs.exists()
+
+
 def test_an_endpoint_that_is_gone_is_told(shop, watched, say):
     (shop.endpoints / "stones" / "endpoint.json").unlink()
     assert say("once", "stones_dev") == (2, "No endpoint 'stones' in dev (endpoints: none). Deploy a model to it first.\n")
