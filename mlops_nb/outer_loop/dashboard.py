@@ -55,7 +55,9 @@ def _lines(settings: Settings, monitor: str, deployment: str, newest: int) -> li
             line.spots.append(Spot(at, value, bool(breached), threshold))
             if number == newest:
                 found[tuple(key)] = line._replace(problem=problem, detail=json.loads(detail or "{}"))
-    return list(found.values())
+    last = max((line.spots[-1].at for line in found.values()), default=0.0)
+    return [line for line in found.values()  # what was only said of an idle window is over
+            if line.spots[-1].at == last or any(spot.value is not None or spot.breached for spot in line.spots)]
 
 # %% ../../nbs/outer_loop/64_dashboard.ipynb #37d088d1
 class Strip(NamedTuple):

@@ -239,7 +239,8 @@ def _series(points: Iterable[Point], ends: list[str]) -> list[dict[str, Any]]:
     for point in points:
         order.setdefault(point.signal, len(order))
         found.setdefault(_key(point.signal, point.feature, point.metric, point.segment), []).append(point)
-    drawn = [_line(key, own, ends) for key, own in found.items()]
+    drawn = [_line(key, own, ends) for key, own in found.items()
+             if own[-1].end == ends[-1] or any(point.value is not None or point.breached for point in own)]  # else: of an idle window
     return sorted(drawn, key=lambda one: (order[one["signal"]], not one["breached"], not one["ever"], -one["nearness"]))
 
 
