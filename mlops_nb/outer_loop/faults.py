@@ -38,7 +38,7 @@ class Found:
     """A fault, the rows it touches, and how to do without it."""
 
     fault: Fault
-    mask: "NDArray[np.bool_]"  # (rows of production,)
+    mask: "NDArray[Any]"  # (rows of production,)
     mend: "Callable[[pd.DataFrame], pd.DataFrame] | None" = None  # exact inverse, where there is one
 
 
