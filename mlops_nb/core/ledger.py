@@ -9,14 +9,11 @@ __all__ = ['Entry', 'log', 'entries', 'lineage', 'verify']
 import hashlib
 import json
 import os
-import sqlite3
-from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from .files import hold
+from .files import open_database
 from .records import now
 from .secrets import redact_all
 from .settings import Settings
@@ -50,26 +47,6 @@ CREATE TRIGGER IF NOT EXISTS no_delete BEFORE DELETE ON entries BEGIN SELECT RAI
 """
 _FIRST = "0" * 64
 
-
-def _create(path: Path) -> None:
-    new = path.with_suffix(".new")
-    new.unlink(missing_ok=True)  # of a process that was killed here
-    with closing(sqlite3.connect(new)) as database:
-        database.executescript(_SCHEMA)
-        database.execute("PRAGMA journal_mode=WAL")
-    os.replace(new, path)  # nobody sees it before it is whole
-
-
-@contextmanager
-def _open(path: Path) -> Iterator[sqlite3.Connection]:
-    if not path.exists():
-        with hold(path.with_suffix(".lock")):
-            if not path.exists():
-                _create(path)
-    with closing(sqlite3.connect(path, timeout=30, isolation_level=None)) as database:
-        database.execute("PRAGMA synchronous=FULL")
-        yield database
-
 # %% ../../nbs/core/03_ledger.ipynb #582929b2
 def _seal(fields: dict[str, Any]) -> str:
     content = json.dumps({k: v for k, v in fields.items() if k != "hash"}, sort_keys=True, separators=(",", ":"))
@@ -94,7 +71,7 @@ def log(
         details = {"run": run} | details
     if schedule := json.loads(os.environ.get("MLFLOW_RUN_CONTEXT") or "{}").get("mlops_nb.schedule"):  # that this came about by
         details = {"schedule": schedule} | details
-    with _open(settings.ledger) as database:
+    with open_database(settings.ledger, _SCHEMA) as database:
         database.execute("BEGIN IMMEDIATE")
         last = database.execute("SELECT seq, hash FROM entries ORDER BY seq DESC LIMIT 1").fetchone() or (0, _FIRST)
         fields = {"seq": last[0] + 1, "at": now(), "user": settings.user, "persona": settings.persona,
@@ -116,7 +93,7 @@ def entries(
     """Read the ledger, oldest entry first; a ledger that was never written is empty."""
     if not settings.ledger.exists():
         return []
-    with _open(settings.ledger) as database:
+    with open_database(settings.ledger, _SCHEMA) as database:
         found = [_entry(row) for row in database.execute("SELECT * FROM entries ORDER BY seq")]
     return [e for e in found
             if (not action or e.action == action) and (not subject or subject in (e.subject, *e.inputs, *e.outputs))]
@@ -143,7 +120,7 @@ def verify(settings: Settings) -> list[str]:
     if not settings.ledger.exists():
         return []
     faults, previous, seq = [], _FIRST, 0
-    with _open(settings.ledger) as database:
+    with open_database(settings.ledger, _SCHEMA) as database:
         given = database.execute("SELECT seq FROM sqlite_sequence WHERE name = 'entries'").fetchone()
     for entry in entries(settings):
         seq += 1

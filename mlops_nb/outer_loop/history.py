@@ -15,13 +15,13 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..core import access
-from ..core.files import hold
+from ..core.files import hold, open_database
 from ..core.ledger import entries, log
 from ..core.records import Alert, Signal, SpecificationError, now
 from ..core.settings import Settings
@@ -131,26 +131,12 @@ def history_file(settings: Settings) -> Path:
     """Return the file of an environment's history."""
     return settings.state / "monitors" / f"{settings.environment}.db"
 
-
-def _create(path: Path) -> None:
-    new = path.with_suffix(".new")
-    new.unlink(missing_ok=True)  # of a process that was killed here
-    with closing(sqlite3.connect(new)) as database:
-        database.executescript(_SCHEMA)
-        database.execute("PRAGMA journal_mode=WAL")
-    os.replace(new, path)
-
 # %% ../../nbs/outer_loop/57_history.ipynb #d634fe08
 @contextmanager
 def open_history(settings: Settings) -> Iterator[sqlite3.Connection]:
     """Open the history to read and write rows; made on the first call."""
     path = history_file(settings)
-    if not path.exists():
-        with hold(path.with_suffix(".lock")):
-            if not path.exists():
-                _create(path)
-    with closing(sqlite3.connect(path, timeout=30, isolation_level=None)) as database:
-        database.execute("PRAGMA synchronous=FULL")
+    with open_database(path, _SCHEMA) as database:
         version = database.execute("PRAGMA user_version").fetchone()[0]
         if version != 1:
             raise SpecificationError([f"{path} has format {version}, this version reads format 1. Install a matching mlops_nb."])
