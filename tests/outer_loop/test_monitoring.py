@@ -98,6 +98,10 @@ def test_bigger_stones_are_drift(
         breached = {(s.feature, s.metric) for s in signals if s.breached}
         assert {("carat", "normalized_wasserstein_distance"), ("carat", "jensen_shannon_distance"),
                 ("carat", "out_of_bounds_rate")} <= breached
+    for signal in signals:
+        shown = signal.detail.get("distribution")
+        assert (shown is not None) == (signal.breached and signal.type in ("data_drift", "prediction_drift")), "only what moved is kept"
+        assert shown is None or (sum(shown["reference"]), sum(shown["production"])) == (pytest.approx(1, abs=1e-3),) * 2
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the collected iris files are not here")
