@@ -7,7 +7,7 @@ __all__ = ['ON_COUNTS', 'NUMERICAL', 'CATEGORICAL', 'PROBABILITIES', 'FALLING', 
            'count_bins', 'count_categories', 'jensen_shannon_distance', 'population_stability_index',
            'pearsons_chi_squared_test', 'standard_deviation', 'normalized_wasserstein_distance',
            'kolmogorov_smirnov_probability', 'two_sample_kolmogorov_smirnov_test', 'measure_sorted', 'measure_counts',
-           'measure', 'distribution', 'cast', 'quality_rates', 'performance_metrics',
+           'measure', 'adjusted', 'distribution', 'cast', 'quality_rates', 'performance_metrics',
            'normalized_discounted_cumulative_gain', 'falls', 'breaches']
 
 # %% ../../nbs/outer_loop/45_drift.ipynb #d7af81f6
@@ -223,6 +223,22 @@ def measure(
     return measure_counts(*count_categories(reference, production), metrics)
 
 # %% ../../nbs/outer_loop/45_drift.ipynb #6166a283
+def adjusted(
+    values: "list[float]",  # p-values of one metric over the features
+    correction: str,  # holm or benjamini_hochberg
+) -> list[float]:
+    """Correct p-values for their number, in the given order."""
+    from scipy.stats import false_discovery_control
+
+    if correction == "benjamini_hochberg":
+        return [float(value) for value in false_discovery_control(values)]
+    order = np.argsort(values, kind="stable")
+    stepped = np.maximum.accumulate(np.asarray(values)[order] * np.arange(len(values), 0, -1))
+    corrected = np.empty(len(values))
+    corrected[order] = np.minimum(stepped, 1)
+    return [float(value) for value in corrected]
+
+# %% ../../nbs/outer_loop/45_drift.ipynb #cb410ef1
 def distribution(
     reference: "NDArray[Any]",  # (n,) one column without nulls
     production: "NDArray[Any]",  # (m,) the same column, cast to the reference's type
@@ -247,7 +263,7 @@ def distribution(
     shares = [[round(float(count / side.sum()), 5) for count in side] for side in sides]
     return {"bins": names, "reference": shares[0], "production": shares[1]}
 
-# %% ../../nbs/outer_loop/45_drift.ipynb #c293321c
+# %% ../../nbs/outer_loop/45_drift.ipynb #e7243bc1
 def cast(
     column: "pd.Series",  # of production, as JSON gave it
     like: "pd.Series",  # the reference's column
@@ -265,7 +281,7 @@ def cast(
         return pd.to_datetime(column, errors="coerce", utc=True, format="mixed")
     return column.astype("string")
 
-# %% ../../nbs/outer_loop/45_drift.ipynb #8141de19
+# %% ../../nbs/outer_loop/45_drift.ipynb #8e567999
 def quality_rates(
     reference: "pd.Series",
     production: "pd.Series",
@@ -281,7 +297,7 @@ def quality_rates(
               "out_of_bounds_rate": int(outside.sum())}
     return {name: round(count / len(production), 5) for name, count in counts.items()}
 
-# %% ../../nbs/outer_loop/45_drift.ipynb #8e567999
+# %% ../../nbs/outer_loop/45_drift.ipynb #e87222f8
 def performance_metrics(
     truth: "NDArray[Any]",  # (n,)
     prediction: "NDArray[Any]",  # (n,)
@@ -302,7 +318,7 @@ def performance_metrics(
             "precision": float((hits / np.maximum(answered, 1)).mean()),
             "recall": float((hits / np.maximum(actual, 1)).mean())}
 
-# %% ../../nbs/outer_loop/45_drift.ipynb #e87222f8
+# %% ../../nbs/outer_loop/45_drift.ipynb #58413b7e
 def normalized_discounted_cumulative_gain(
     reference: "NDArray[Any]",  # (k,) importance of each feature in training
     production: "NDArray[Any]",  # (k,) in production, features in the same order
@@ -317,7 +333,7 @@ def normalized_discounted_cumulative_gain(
     shared = np.add.reduceat(discounts, np.append(0, np.cumsum(ties)[:-1])) / ties
     return float((gains * shared[place]).sum() / best) if best else 0.0
 
-# %% ../../nbs/outer_loop/45_drift.ipynb #58413b7e
+# %% ../../nbs/outer_loop/45_drift.ipynb #c7b691c2
 PROBABILITIES = frozenset({"two_sample_kolmogorov_smirnov_test", "pearsons_chi_squared_test", "maximum_mean_discrepancy_test"})
 FALLING = PROBABILITIES | {
     "accuracy", "precision", "recall", "normalized_discounted_cumulative_gain",

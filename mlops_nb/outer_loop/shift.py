@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .drift import cast, column_types
+from .drift import adjusted, cast, column_types
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -178,11 +178,7 @@ def by_chance(reference: "pd.DataFrame", production: "pd.DataFrame", kinds: Mapp
             texts = [side.where(side.isin(keep) | (side == "null"), "other") for side in texts]
             table = np.array([[(side == value).sum() for value in sorted({*texts[0], *texts[1]})] for side in texts])
             raw[name] = float(chi2_contingency(table).pvalue) if table.shape[1] > 1 else 1.0
-    order, worst, corrected = sorted(raw, key=lambda name: raw[name]), 0.0, {}
-    for place, name in enumerate(order):
-        worst = max(worst, min(raw[name] * (len(raw) - place), 1.0))
-        corrected[name] = worst
-    return corrected
+    return dict(zip(raw, adjusted(list(raw.values()), "holm"), strict=True))
 
 # %% ../../nbs/outer_loop/58_shift.ipynb #142a29e0
 def moved_how(before: "pd.Series", after: "pd.Series", kind: str) -> str:

@@ -16,8 +16,9 @@ from mlops_nb.core.records import Deployment, Signal
 from mlops_nb.core.settings import Settings
 from mlops_nb.core.trigger import Trigger
 from mlops_nb.outer_loop import history
+from mlops_nb.outer_loop.drift import adjusted
 from mlops_nb.outer_loop.monitor import Monitor, Source, Span, Watch, load_monitor, retarget
-from mlops_nb.outer_loop.monitoring import adjusted, plot_feature, plot_signals, run_monitor, signals_table
+from mlops_nb.outer_loop.monitoring import plot_feature, plot_signals, run_monitor, signals_table
 from mlops_nb.outer_loop.signals import BUILT_IN
 
 ROOT = Path(__file__).resolve().parents[2]
