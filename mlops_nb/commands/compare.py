@@ -41,7 +41,3 @@ def compare(
         print(f"report: {output}")
     if gate and loud:
         raise GateClosed(f"{production} has moved from {reference}: {len(loud)} values are beyond their thresholds.")
-
-
-if __name__ == "__main__":
-    typer.run(compare)
