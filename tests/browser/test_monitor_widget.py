@@ -105,7 +105,7 @@ def test_a_person_watches_looks_into_a_feature_and_answers(page: Any, lab: Any, 
     page.screenshot(path=tmp_path / "alert.png", full_page=True)
     page.keyboard.press("Enter")
     card.get_by_text("by ana (seen it)").wait_for(timeout=SOON)
-    assert page.evaluate("document.activeElement.textContent") == "Acknowledge"  # the focus is back where it came from
+    page.wait_for_function("document.activeElement.textContent === 'Acknowledge'")  # the focus goes back where it came from
     assert {raised.state for raised in history.alerts(settings, "stones")} == {"acknowledged"}
 
     card.get_by_role("button", name="Refuse retrain").click()
