@@ -119,8 +119,8 @@ def load_specification(kind: type[Described], path: Path | str) -> Described:
         for fault in problem.errors():
             keys = tuple(map(str, fault["loc"]))
             line = next((lines[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in lines), 1)
-            given = "" if fault["type"] == "missing" else f" (given: {fault['input']!r})"
-            faults.append(f"{path}:{line}: {'.'.join(keys)}: {fault['msg']}{given}.")
+            given = f" (given: {fault['input']!r})" if keys and fault["type"] != "missing" else ""
+            faults.append(f"{path}:{line}: {'.'.join(keys)}{': ' if keys else ''}{fault['msg'].removeprefix('Value error, ')}{given}.")
         raise SpecificationError(faults) from None
 
 # %% ../../nbs/core/10_specification.ipynb #59ea1681
