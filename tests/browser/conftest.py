@@ -1,5 +1,7 @@
 """A JupyterLab of the tests' own, and pages that remember what they asked for."""
 
+import base64
+import json
 import os
 import secrets
 import shutil
@@ -8,7 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -115,3 +117,106 @@ def page(browser: Any) -> Iterator[Any]:
     page.on("request", lambda request: page.requested.append(request.url))
     yield page
     context.close()
+
+
+# --- the labeling card on a page, without JupyterLab: the card's own script in chromium, its model joined to the card in Python ---
+
+PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>card</title><style>STYLE</style>
+<body><main id="card"></main><script>onerror = said => { window.fault = said }</script><script type="module">
+import card from "/card.js";
+const bytes = text => Uint8Array.from(atob(text), c => c.charCodeAt(0)), heard = {}, state = STATE;
+const tell = (name, ...said) => [...(heard[name] ?? [])].forEach(hear => hear(...said));
+async function pass(message) {
+  if (window.offline) return;
+  let answers;
+  try { answers = JSON.parse(await window.toPython(JSON.stringify(message))); } catch { return; }
+  for (const {method, state: changed, content, buffers} of answers) {
+    if (method === 'update') for (const [key, value] of Object.entries(changed)) { state[key] = value; tell(`change:${key}`); }
+    if (method === 'custom') tell('msg:custom', content, buffers.map(one => new DataView(bytes(one).buffer)));
+  }
+}
+let unsaved = {};
+const model = {
+  get: key => state[key],
+  set: (key, value) => { state[key] = unsaved[key] = value; tell(`change:${key}`); },
+  save_changes: () => { pass({method: 'update', state: unsaved}); unsaved = {}; },
+  send: content => void pass({method: 'custom', content}),
+  on: (name, hear) => (heard[name] ??= []).push(hear),
+  off: (name, hear) => { heard[name] = (heard[name] ?? []).filter(one => one !== hear); },
+};
+window.pump = setInterval(() => pass({method: 'pump'}), 100);
+window.model = model;
+window.leave = card.render({model, el: document.getElementById('card')});
+</script></body></html>"""
+
+
+@pytest.fixture
+def card_page(browser: Any) -> Iterator[Callable[..., Any]]:
+    """Put a labeling card on a page of its own: `page = card_page(card)`; `page.evaluate("window.offline = true")` cuts the line.
+
+    A second call with `beside=page` opens another page of the same browser (the same localStorage); otherwise each has its own.
+    """
+    contexts = []
+
+    def open_page(card: Any, beside: Any = None, dark: bool = False, **options: Any) -> Any:
+        waiting: list[dict[str, Any]] = []  # what the card says, also from its other threads
+
+        def catch(kind: str, data: Any = None, metadata: Any = None, buffers: Any = None, **_: Any) -> None:
+            waiting.append({**(data or {}), "buffers": [base64.b64encode(bytes(one)).decode() for one in buffers or ()]})
+
+        def to_python(told: str) -> str:
+            message = json.loads(told)
+            if message["method"] != "pump":
+                card._handle_msg({"content": {"data": message}, "buffers": []})
+            said, waiting[:] = list(waiting), []
+            return json.dumps(said)
+
+        card.comm.publish_msg = catch
+        options = {"viewport": {"width": 1100, "height": 800}, "color_scheme": "dark" if dark else "light", **options}
+        context = beside.context if beside else browser.new_context(**options)
+        if not beside:
+            contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(10_000)
+        page.faults = []
+        page.on("pageerror", lambda error: page.faults.append(str(error)))
+        page.on("console", lambda message: page.faults.append(message.text) if message.type == "error" else None)
+        page.expose_function("toPython", to_python)
+        state = json.dumps(card.get_state(["shown"])).replace("</", "<\\/")
+        paper = "html { background: #111418 }" if dark else ""
+        body = PAGE.replace("STYLE", paper + card._css).replace("STATE", state)
+        page.route("http://localhost/**", lambda route: route.fulfill(content_type="text/javascript", body=card._esm)
+                   if route.request.url.endswith("/card.js") else route.fulfill(content_type="text/html", body=body))
+        page.goto("http://localhost/card")
+        page.wait_for_function("window.leave || window.fault", timeout=10_000)
+        assert not page.faults, page.faults
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+CLASSES = {"image": ("hand", "face", "cup"), "text": ("person", "place", "group"), "compare": (), "row": ("yes", "no")}
+MORE: dict[str, dict[str, Any]] = {
+    "image_keypoints": {"classes": [{"name": "hand", "keypoints": ["wrist", "thumb", "finger"], "skeleton": [[0, 1], [0, 2]]}]},
+    "text_relations": {"relations": [{"name": "works in", "head": ["person"], "tail": ["place"]}, {"name": "knows"}]},
+    "text_generation": {"fields": [{"name": "summary", "max_length": 200}]},
+    "text_rubric": {"criteria": [{"name": "helpful", "description": "answers what was asked"}, {"name": "correct", "lowest": 0, "highest": 3}]},
+}
+
+
+@pytest.fixture
+def quick_project() -> Callable[..., str]:
+    """Lay a labeling project: `name = quick_project(settings, task, *items, **fields of its file)`; an item is its data, or a LabelItem."""
+
+    def lay(settings: Any, task: str, *items: Any, **fields: Any) -> str:
+        from mlops_nb.inner_loop.labeling import TASKS, LabelProject
+        from mlops_nb.inner_loop.store import LabelItem, create
+
+        given = {"name": "quick", "task": task, "classes": CLASSES[TASKS[task][0]], "sampling": {"strategy": "order"}, **MORE.get(task, {}), **fields}
+        with create(settings, LabelProject(**given)) as store:
+            store.add(one if isinstance(one, LabelItem) else LabelItem(f"i{n}", one, rank=float(n)) for n, one in enumerate(items, 1))
+        return given["name"]
+
+    return lay

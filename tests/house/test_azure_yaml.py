@@ -52,7 +52,8 @@ def test_the_sdk_loads_it(path: Path) -> None:
 
 
 POLICIES = [path for path in FILES if path.parent == ROOT / "environments/policies"]  # ours: Azure ML has no such files
-OTHERS = [path for path in FILES if path not in SPECIFICATIONS and path not in POLICIES]
+LABELS = [path for path in FILES if path.parent.name == "labels"]  # ours, too: its labeling projects are made in a studio
+OTHERS = [path for path in FILES if path not in (*SPECIFICATIONS, *POLICIES, *LABELS)]
 
 
 @pytest.mark.parametrize("path", OTHERS, ids=name)
@@ -69,6 +70,13 @@ def test_a_policy_file_is_read_by_the_controls(path: Path) -> None:
     from mlops_nb.outer_loop.controls import load_controls
 
     assert {control.policy for control in load_controls(path)} == {path.stem}
+
+
+@pytest.mark.parametrize("path", LABELS, ids=name)
+def test_a_labeling_project_is_read_by_the_store(path: Path) -> None:
+    from mlops_nb.inner_loop.labeling import load_project
+
+    assert load_project(path).name == path.stem
 
 
 def test_there_is_something_to_load() -> None:
