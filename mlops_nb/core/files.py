@@ -124,6 +124,6 @@ def _create(path: Path, schema: str) -> None:
     new = path.with_suffix(".new")
     new.unlink(missing_ok=True)  # of a process that was killed here
     with closing(sqlite3.connect(new)) as database:
-        database.executescript(schema)
+        database.executescript(f"BEGIN;{schema};COMMIT;")  # flushed once, not after each statement
         database.execute("PRAGMA journal_mode=WAL")
     os.replace(new, path)

@@ -84,7 +84,7 @@ def _layer_of(settings: Settings, name: str) -> tuple[str, str]:
     return (table, layer) if table and history(settings, table, layer) else (name, "gold")
 
 # %% ../../nbs/data_estate/40_catalogue.ipynb #4a30fff9
-_DATA = (".csv", ".parquet", ".csv.gz")
+_DATA = (".csv", ".parquet", ".csv.gz", ".jsonl")
 
 
 def _read_path(address: str, base: Path) -> pd.DataFrame:

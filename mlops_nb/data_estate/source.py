@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 __all__ = ['read_source', 'name_of']
 
 # %% ../../nbs/data_estate/10_source.ipynb #77c149fa
-_FORMATS = {".csv": "CSV", ".parquet": "Parquet", ".pq": "Parquet", ".pqt": "Parquet"}
+_FORMATS = {".csv": "CSV", ".parquet": "Parquet", ".pq": "Parquet", ".pqt": "Parquet", ".jsonl": "JSON lines"}
 
 
 def _format(address: str) -> str:
     name = urlsplit(address).path if "://" in address else address
     suffix = re.search(r"(\.\w+)?$", name.removesuffix(".gz")).group()  # type: ignore[union-attr]
     if suffix.lower() not in _FORMATS:
-        raise ValueError(f"Cannot read {address}: the suffix is '{suffix}'. Pass a .csv or .parquet file (.gz is fine).")
+        raise ValueError(f"Cannot read {address}: the suffix is '{suffix}'. Pass a .csv, .parquet or .jsonl file (.gz is fine).")
     return _FORMATS[suffix.lower()]
 
 
@@ -44,6 +44,8 @@ def _from_package(address: str) -> pd.DataFrame:
 def _parse(file: IO[bytes], kind: str) -> pd.DataFrame:
     import pandas as pd
 
+    if kind == "JSON lines":
+        return pd.read_json(file, lines=True)
     return pd.read_csv(file, low_memory=False) if kind == "CSV" else pd.read_parquet(file)
 
 

@@ -1,7 +1,6 @@
 // The live view of a monitor. Python reads the history and sets `shown`; this draws it, keeps what a person has opened or typed
-// while it changes, and sends what a button asks for. Texts come from data: they are set as text, never as markup.
+// while it changes, and sends what a button asks for.
 
-const SVG = "http://www.w3.org/2000/svg";
 const FEW = 8; // lines of a signal that are shown before somebody asks for all of them
 const SMALL = { width: 200, height: 56, edge: 4 }, LARGE = { width: 640, height: 170, edge: 8 }, PAIR = { width: 640, height: 130 };
 const VERBS = {
@@ -12,31 +11,6 @@ const VERBS = {
   refuse: { words: "Refuse", reason: "for the ledger; required" },
 };
 const HOURS = [[1, "1 hour"], [8, "8 hours"], [24, "1 day"], [72, "3 days"], [168, "1 week"]];
-
-function make(tag, properties = {}, ...children) {
-  const element = document.createElement(tag);
-  for (const [key, value] of Object.entries(properties))
-    key in element && key !== "style" ? (element[key] = value) : element.setAttribute(key, value);
-  element.append(...children);
-  return element;
-}
-function draw(tag, attributes, ...children) {
-  const element = document.createElementNS(SVG, tag);
-  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
-  element.append(...children);
-  return element;
-}
-function write(element, text) {
-  if (element.textContent !== text) element.textContent = text;
-}
-function mark(element, name, value) {
-  if (element.getAttribute(name) !== value) element.setAttribute(name, value);
-}
-// Put children in this order, and move none that stands right: a moved element loses the focus.
-function arrange(parent, children) {
-  for (const child of [...parent.children]) if (!children.includes(child)) child.remove();
-  children.forEach((child, place) => parent.children[place] !== child && parent.insertBefore(child, parent.children[place] ?? null));
-}
 
 let cards = 0;
 
@@ -50,16 +24,7 @@ function render({ model, el }) {
   let told = ""; // what is drawn of distributions, as `key|end`
   let drawn = null; // the last distribution
 
-  function badge() {
-    const path = draw("path", {}), words = make("span");
-    const state = make("span", { className: "state" }, draw("svg", { class: "icon", viewBox: "0 0 16 16", "aria-hidden": "true" }, path), words);
-    return (name, text) => {
-      mark(state, "data-state", name);
-      mark(path, "d", shown().icons[shown().marks[name] ?? name] ?? shown().icons[""]);
-      write(words, text ?? shown().words[name] ?? name);
-      return state;
-    };
-  }
+  const badge = () => makeBadge((name) => ({ path: shown().icons[shown().marks[name] ?? name] ?? shown().icons[""], words: shown().words[name] ?? name }));
 
   // --- the frame, made once ---
 

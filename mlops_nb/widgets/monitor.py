@@ -26,6 +26,7 @@ from mlops_nb.outer_loop import actions as work
 from mlops_nb.outer_loop import history
 from mlops_nb.outer_loop.collected import read_collected
 from mlops_nb.outer_loop.history import Action, Point, Raised, Seen
+from mlops_nb.widgets.parts import script
 from mlops_nb.widgets.still import ICONS
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ MARKS = {"quiet": "done", "alert": "failed", "idle": "", "failed": "stopped", "o
 class MonitorCard(anywidget.AnyWidget):
     """What a monitor has seen and raised, live until `close`; alerts and actions are answered here."""
 
-    _esm = Path(__file__).with_name("monitor.js")
+    _esm = script("monitor.js")
     _css = STYLE
     shown = Dict().tag(sync=True)  # the monitor, as of the last change
     selected = Unicode().tag(sync=True)  # key of the signal that is looked at; empty: none

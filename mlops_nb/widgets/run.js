@@ -1,32 +1,8 @@
 // The live view of a run. Python follows the run's folder and sets `shown` and `tails`; this draws them, lets durations
 // tick in between, and asks for nothing but what a click asks for.
 
-const SVG = "http://www.w3.org/2000/svg";
 const STALE = 6; // seconds without a sign of life from the kernel, after which nothing ticks any more
 const TRIALS = 16; // marks under a node; the details list all of them
-
-function make(tag, properties = {}, ...children) {
-  const element = document.createElement(tag);
-  for (const [key, value] of Object.entries(properties))
-    key in element && key !== "style" ? (element[key] = value) : element.setAttribute(key, value);
-  element.append(...children);
-  return element;
-}
-
-function draw(tag, attributes, ...children) {
-  const element = document.createElementNS(SVG, tag);
-  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
-  element.append(...children);
-  return element;
-}
-
-// Change a text or an attribute only if it differs, so that selections, focus and animations survive.
-function write(element, text) {
-  if (element.textContent !== text) element.textContent = text;
-}
-function mark(element, name, value) {
-  if (element.getAttribute(name) !== value) element.setAttribute(name, value);
-}
 
 export function duration(seconds) {
   if (seconds < 9.95) return `${seconds.toFixed(1)} s`;
@@ -53,18 +29,7 @@ function render({ model, el }) {
   const find = (name) => every().find((step) => step.name === name);
   const looked = () => find(model.get("selected")) || find(shown().followed) || shown().steps[0];
 
-  function icon() {
-    const path = draw("path", {});
-    const state = make("span", { className: "state" }, draw("svg", { class: "icon", viewBox: "0 0 16 16", "aria-hidden": "true" }, path));
-    const words = make("span");
-    state.append(words);
-    return (name, text) => {
-      mark(state, "data-state", name);
-      mark(path, "d", graph.icons[name] ?? graph.icons[""]);
-      write(words, text);
-      return state;
-    };
-  }
+  const icon = () => makeBadge((name) => ({ path: graph.icons[name] ?? graph.icons[""], words: graph.words[name] ?? name }));
 
   // How a step stands: in short on its node, in full for its details and for who listens.
   function time(step) {

@@ -20,6 +20,7 @@ from traitlets import Dict, Unicode
 from mlops_nb.core.files import read_lines
 from mlops_nb.core.runs import Run, find_run, load_run, state_of
 from mlops_nb.core.settings import Settings, load_settings
+from mlops_nb.widgets.parts import script
 from mlops_nb.widgets.still import BAD, STYLE, as_html, as_text, draw
 
 LINES, BYTES = 60, 16_000  # of a log's end
@@ -39,7 +40,7 @@ def watch(
 class RunView(anywidget.AnyWidget):
     """The graph of a run that follows the run's folder by itself, and ends with the run or with `close`."""
 
-    _esm = Path(__file__).with_name("run.js")
+    _esm = script("run.js")
     _css = STYLE
     graph = Dict().tag(sync=True)  # where nodes and edges go
     shown = Dict().tag(sync=True)  # the run and its steps, as of the last change

@@ -4,7 +4,8 @@ import importlib
 import sys
 
 PARTS = {"waiting": "The first answer", "notebooks": "One notebook", "pipelines": "Pipelines",
-         "serving": "One row", "batch": "Batch scoring", "monitoring": "Monitoring"}
+         "serving": "One row", "batch": "Batch scoring", "monitoring": "Monitoring",
+         "labeling": "Labeling"}
 
 if __name__ == "__main__":
     unknown = sorted(set(sys.argv[1:]) - set(PARTS))

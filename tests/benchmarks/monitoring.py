@@ -20,6 +20,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.benchmarks.peers import install
+
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = int(os.environ.get("MONITORING_ROWS", "1000000"))
 RECORDS = int(os.environ.get("MONITORING_RECORDS", "1000000"))
@@ -121,18 +123,6 @@ def tables(folder: Path, rows: int) -> tuple[str, str]:
     return str(folder / "reference.parquet"), str(folder / "production.parquet")
 
 
-def evidently(folder: Path) -> Path | None:
-    """Install evidently into an environment of its own; None if it cannot be had."""
-    python = folder / "evidently" / "bin" / "python"
-    for command in ([sys.executable, "-m", "venv", "--without-pip", str(folder / "evidently")],
-                    [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", str(python), *EVIDENTLY]):
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            print(f"evidently is left out: {(done.stderr.strip().splitlines() or ['it cannot be installed'])[-1]}\n")
-            return None
-    return python
-
-
 def middle(costs: list[Cost]) -> Cost:
     """Return the median of each."""
     return Cost(*(statistics.median(getattr(cost, name) for cost in costs) for name in ("seconds", "cpu", "memory")))
@@ -141,7 +131,7 @@ def middle(costs: list[Cost]) -> Cost:
 def compare(folder: Path) -> None:
     """Two tables, files in, report out: ours and evidently's."""
     sides = tables(folder, ROWS)
-    python = evidently(folder)
+    python = install(folder, "evidently", EVIDENTLY)
     mine = ["-m", "mlops_nb", "monitor", "compare", *sides, "-o", str(folder / "ours.html")]
     found: dict[str, list[Cost]] = {"mlops-nb monitor compare": [], "evidently's drift preset": []}
     run(mine)  # compiles, and warms the disk's cache

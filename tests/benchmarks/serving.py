@@ -27,6 +27,7 @@ from typing import Any
 import psutil
 
 from mlops_nb.scoring.config import Config, Wish
+from tests.benchmarks.peers import install
 
 ROOT = Path(__file__).resolve().parents[2]
 CONNECTIONS = (1, 8, 32)
@@ -209,15 +210,10 @@ def ours(model: Path, folder: Path, collecting: bool = False) -> list[str]:
 
 def azure_server(folder: Path, model: Path) -> tuple[list[str], dict[str, Any]] | None:
     """Install Azure ML's server, with our versions of the model's libraries; None if it cannot be had."""
-    python = folder / "azure" / "bin" / "python"
     same = [f"{name}=={version(name)}" for name in ("mlflow", "numpy", "pandas", "scikit-learn", "skops")]
-    for command in ([sys.executable, "-m", "venv", "--without-pip", str(folder / "azure")],
-                    [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", str(python),
-                     "azureml-inference-server-http", *same]):
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            print(f"{AZURE} is left out: {(done.stderr.strip().splitlines() or ['it cannot be installed'])[-1]}\n")
-            return None
+    python = install(folder, AZURE, ["azureml-inference-server-http", *same])
+    if python is None:
+        return None
     purelib = subprocess.check_output([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], text=True).strip()
     constants = Path(purelib, "azureml_inference_server_http", "constants.py")
     constants.write_text(constants.read_text().replace('"0.0.0.0"', '"127.0.0.1"'))

@@ -188,7 +188,7 @@ def card_page(browser: Any) -> Iterator[Callable[..., Any]]:
         page.route("http://localhost/**", lambda route: route.fulfill(content_type="text/javascript", body=card._esm)
                    if route.request.url.endswith("/card.js") else route.fulfill(content_type="text/html", body=body))
         page.goto("http://localhost/card")
-        page.wait_for_function("window.leave || window.fault", timeout=10_000)
+        page.wait_for_function("Boolean(window.leave || window.fault)", timeout=10_000)
         assert not page.faults, page.faults
         return page
 
@@ -202,19 +202,21 @@ MORE: dict[str, dict[str, Any]] = {
     "image_keypoints": {"classes": [{"name": "hand", "keypoints": ["wrist", "thumb", "finger"], "skeleton": [[0, 1], [0, 2]]}]},
     "text_relations": {"relations": [{"name": "works in", "head": ["person"], "tail": ["place"]}, {"name": "knows"}]},
     "text_generation": {"fields": [{"name": "summary", "max_length": 200}]},
-    "text_rubric": {"criteria": [{"name": "helpful", "description": "answers what was asked"}, {"name": "correct", "lowest": 0, "highest": 3}]},
+    "text_rubric": {"criteria": [{"name": "helpful", "description": "says what was asked"},
+                                 {"name": "correct", "lowest": 0, "highest": 3}]},
 }
 
 
 @pytest.fixture
 def quick_project() -> Callable[..., str]:
-    """Lay a labeling project: `name = quick_project(settings, task, *items, **fields of its file)`; an item is its data, or a LabelItem."""
+    """Lay a labeling project: `name = quick_project(settings, task, *items, **fields)`; an item is its data, or a LabelItem."""
 
     def lay(settings: Any, task: str, *items: Any, **fields: Any) -> str:
         from mlops_nb.inner_loop.labeling import TASKS, LabelProject
         from mlops_nb.inner_loop.store import LabelItem, create
 
-        given = {"name": "quick", "task": task, "classes": CLASSES[TASKS[task][0]], "sampling": {"strategy": "order"}, **MORE.get(task, {}), **fields}
+        given = {"name": "quick", "task": task, "classes": CLASSES[TASKS[task][0]], "sampling": {"strategy": "order"}}
+        given |= MORE.get(task, {}) | fields
         with create(settings, LabelProject(**given)) as store:
             store.add(one if isinstance(one, LabelItem) else LabelItem(f"i{n}", one, rank=float(n)) for n, one in enumerate(items, 1))
         return given["name"]

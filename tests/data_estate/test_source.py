@@ -12,12 +12,13 @@ RIDES = ",cost,distance,start\n0,4.5,0.83,2016-01-03 21:02:35\n1,6.0,1.27,2016-0
 TAXI = Path(__file__).resolve().parents[3] / "shared" / "data" / "tabular" / "taxi-data.csv"
 
 
-def test_csv_parquet_gzip_and_addresses_give_the_same_table(tmp_path: Path) -> None:
+def test_csv_parquet_json_lines_gzip_and_addresses_give_the_same_table(tmp_path: Path) -> None:
     (tmp_path / "rides.csv").write_text(RIDES)
     (tmp_path / "rides.csv.gz").write_bytes(gzip.compress(RIDES.encode()))
     plain = read_source(str(tmp_path / "rides.csv"))
     plain.to_parquet(tmp_path / "rides.parquet")
-    for address in (f"{tmp_path}/rides.csv.gz", f"{tmp_path}/rides.parquet", f"file://{tmp_path}/rides.csv"):
+    plain.to_json(tmp_path / "rides.jsonl", orient="records", lines=True, date_format="iso", date_unit="s")
+    for address in (f"{tmp_path}/rides.csv.gz", f"{tmp_path}/rides.parquet", f"{tmp_path}/rides.jsonl", f"file://{tmp_path}/rides.csv"):
         pd.testing.assert_frame_equal(read_source(address), plain)
     assert plain["start"].dtype.kind == "M"
     assert plain["start"].isna().sum() == 1
@@ -53,7 +54,7 @@ def test_taxi_rides() -> None:
 
 @pytest.mark.parametrize(("name", "content", "message"), [
     ("gone.csv", None, "No file .*gone.csv. Check the path"),
-    ("rides.xlsx", b"PK", "suffix is '.xlsx'. Pass a .csv or .parquet"),
+    ("rides.xlsx", b"PK", "suffix is '.xlsx'. Pass a .csv, .parquet or .jsonl"),
     ("rides", b"a,b\n1,2\n", "suffix is ''"),
     ("nothing.csv", b"", "nothing.csv is empty"),
     ("header.csv", b"cost,distance\n", "header.csv has 0 rows and 2 columns"),
