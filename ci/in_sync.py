@@ -61,12 +61,12 @@ def make_copy(root: Path, copy: Path) -> None:
 def compare(root: Path, copy: Path) -> dict[Path, str]:
     """Find what differs: path within the project -> the fault."""
     should, does = modules(copy), modules(root)
-    found = {path: "stale, no notebook exports it" for path in does if path not in should}
+    found = {path: "stale, no notebook exports it" for path in does if does[path] and path not in should}
     found |= {path: "not exported yet" for path in should if path not in does}
     for path in (path for path, exported in should.items() if path in does and (exported or does[path])):
         if (root / path).read_bytes() != (copy / path).read_bytes():
             found[path] = "not what its notebook exports (edited by hand, or the notebook changed)"
-    for path in notebooks(root):
+    for path in filter(lambda path: (copy / path).exists(), notebooks(root)):  # one may be written just now
         if (root / path).read_bytes() != (copy / path).read_bytes():
             found[path] = "not clean (outputs, counts or metadata)"
     return found

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from mlops_nb.core.files import write_file
-from mlops_nb.core.records import ApprovalPending, Deployment, ModelVersion, TableVersion, load_record
+from mlops_nb.core.records import Deployment, ModelVersion, PeopleNeeded, TableVersion, load_record
 from mlops_nb.core.runs import Run
 from mlops_nb.core.settings import Settings, load_settings
+from mlops_nb.demo_labels import label_the_post
 from mlops_nb.terminal import console, run_scenario
 
 if TYPE_CHECKING:
@@ -75,9 +76,14 @@ def run_demo(folder: Path | str = ".", keep: bool = True) -> Path:
     out.print(f"[bold]4. The stock[/]: {shop.lay_stock():,} stones in files, priced in batch by the model in charge")
     batch = run_scenario(settings, "batch", {"data": str(shop.stock), "name": ENDPOINT}, new=True)
 
+    out.print("\n[bold]5. People label[/]: two of them read handwritten digits, a third one decides where they differ")
+    labels = label_the_post(settings)
+    out.print(f"   {labels.final} pictures, {labels.disputed} of them disputed (alpha {labels.alpha:.2f}); a small model learned")
+    out.print(f"   from them, and {labels.right:.0%} of what it proposes for {labels.proposed} new ones is right\n")
+
     seconds = time.monotonic() - began
     chapters = [home, abroad, mended]
-    report = write_file(settings.state / "report.html", _page(settings, chapters, [first, second, batch], seconds))
+    report = write_file(settings.state / "report.html", _page(settings, chapters, [first, second, batch, labels.run], seconds))
     _finish(settings, chapters, report, seconds, keep)
     return report
 
@@ -137,7 +143,7 @@ def _loop(settings: Settings, shop: _Shop) -> Run:
     values |= {"batch": "false"}  # the last chapter scores files
     try:
         return run_scenario(settings, "classical", values, new=True)
-    except ApprovalPending:
+    except PeopleNeeded:
         from mlops_nb.core.runs import list_runs
 
         run = list_runs(settings, "classical")[-1]
@@ -308,5 +314,6 @@ def _finish(settings: Settings, chapters: list[Chapter], report: Path, seconds: 
     else:
         online.stop(settings, ENDPOINT)
         out.print(f"  mlops-nb endpoint start {ENDPOINT} --state {state}   bring the endpoint back")
+    out.print(f"  mlops-nb label page digits --state {state}       label the new pictures yourself")
     out.print(f"  mlops-nb ledger show --state {state}           who did what, when")
     out.print("  mlops-nb run classical -p data=YOUR.csv -p target=COLUMN   the same with your table")

@@ -1,7 +1,7 @@
 """The demo's people: two label handwritten digits, a third one decides where they differ, and a small model proposes the next round.
 
 The pictures are scikit-learn's `digits`, written by 43 people. The first person reads them as they were meant; the second one reads
-like somebody who has seen only thirty of them, and errs where these are alike. What they do goes through the very doors that the card uses.
+like somebody who has seen only thirty of them, and errs where these are alike. What they do goes through the doors that the card uses.
 """
 
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlops_nb.core.files import write_file
-from mlops_nb.core.records import ApprovalPending
+from mlops_nb.core.records import PeopleNeeded
 from mlops_nb.core.runs import Run, list_runs
 from mlops_nb.core.settings import Settings
 from mlops_nb.terminal import run_scenario
@@ -83,7 +83,7 @@ def label_the_post(settings: Settings) -> Labels:
     with open_store(settings.model_copy(update={"user": "cam"}), PROJECT) as store:
         disputed = _settle(store, post.meant, review.settle)
         alpha = next(one.value for one in agreement.measure(store) if "alpha" in one.measure)
-        run_scenario(settings, "labeling", None, run_id=run.id)
+        run = run_scenario(settings, "labeling", None, run_id=run.id)
         final = store.progress()["final"]
         model = json.loads(run.output("learn", "learned").read_text())["model"]
         post.deliver(FIRST, FIRST + NEXT)
@@ -102,7 +102,7 @@ def _until_people(settings: Settings, values: dict[str, Any] | None, run: Run | 
     """Begin the scenario, or go on with a run of it, until it waits for people."""
     try:
         run_scenario(settings, "labeling", values, new=run is None, run_id=run.id if run else "")
-    except ApprovalPending:
+    except PeopleNeeded:
         return list_runs(settings, "labeling")[-1]
     raise RuntimeError("The labeling scenario did not wait for people.")
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from azure.ai.ml import MLClient
 
 # What ended a notebook at a gate, and the state of its step.
-_GATES = {"ApprovalPending": "waiting", "GateClosed": "closed", "PermissionError": "closed"}
+_GATES = {"PeopleNeeded": "waiting", "GateClosed": "closed", "PermissionError": "closed"}
 
 
 def open_run(

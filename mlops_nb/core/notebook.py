@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .files import write_file
-from .records import ApprovalPending, GateClosed, SpecificationError, StepFailed
+from .records import PeopleNeeded, GateClosed, SpecificationError, StepFailed
 from .settings import Settings
 
 # %% ../../nbs/core/12_notebook.ipynb #45770a04
@@ -104,7 +104,7 @@ def _failure(page: Any, output: Path) -> BaseException | None:
         return None
     errors = [(out.ename, out.evalue, out.traceback) for out in failed[-1].outputs if out.output_type == "error"]
     name, value, traceback = errors[-1] if errors else ("Error", "the cell gave no reason", [])
-    gates: dict[str, type[GateClosed]] = {"ApprovalPending": ApprovalPending, "GateClosed": GateClosed, "PermissionError": GateClosed}
+    gates: dict[str, type[GateClosed]] = {"PeopleNeeded": PeopleNeeded, "GateClosed": GateClosed, "PermissionError": GateClosed}
     if name in gates:
         return gates[name](value)
     from mlops_nb.kernels.client import place

@@ -25,7 +25,7 @@ from .ledger import log
 from .notebook import run_notebook
 from .parameters import bind
 from .plan import WHATEVER_CHANGED, Decision, Plan, Request, causes_of, decide, make_plan, take_outputs, values_of
-from .records import ApprovalPending, GateClosed, StepFailed
+from .records import PeopleNeeded, GateClosed, StepFailed
 from .runs import Run, at_work, load_run, log_file, new_run, note, run_metrics
 from .settings import Settings
 from .specification import Pipeline, Step, Sweep
@@ -35,7 +35,7 @@ from .tracking import create_store, tracking_address
 # %% ../../nbs/core/17_pipeline.ipynb #6fec74b3
 Progress = Callable[[str, str, float], None]  # step, state, seconds
 
-_ENDS: dict[type[BaseException], str] = {ApprovalPending: "waiting", GateClosed: "closed", KeyboardInterrupt: "stopped"}
+_ENDS: dict[type[BaseException], str] = {PeopleNeeded: "waiting", GateClosed: "closed", KeyboardInterrupt: "stopped"}
 
 
 @dataclass
@@ -278,7 +278,7 @@ def _worst(problems: list[BaseException]) -> BaseException:
     failed = [p for p in problems if not isinstance(p, GateClosed)]
     if len(failed) > 1 and all(isinstance(p, StepFailed | TimeoutError) for p in failed):
         return StepFailed("\n\n".join(map(str, failed)))
-    gates = sorted(problems, key=lambda p: isinstance(p, ApprovalPending))
+    gates = sorted(problems, key=lambda p: isinstance(p, PeopleNeeded))
     return failed[0] if failed else gates[0]
 
 # %% ../../nbs/core/17_pipeline.ipynb #9fe93539

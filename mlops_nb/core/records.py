@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Record', 'TableVersion', 'ModelVersion', 'Deployment', 'Approval', 'Signal', 'Alert', 'save_record', 'load_record',
-           'now', 'SpecificationError', 'GateClosed', 'ApprovalPending', 'StepFailed']
+           'now', 'SpecificationError', 'GateClosed', 'PeopleNeeded', 'StepFailed']
 
 # %% ../../nbs/core/01_records.ipynb #e0e6b80c
 import dataclasses
@@ -154,7 +154,7 @@ class GateClosed(Exception):
     """A gate said no, or waits for a person; the message says for whom and how to go on. Exit code 3."""
 
 
-class ApprovalPending(GateClosed):
+class PeopleNeeded(GateClosed):
     """The gate waits for a person: the run stands, and goes on after the decision. Exit code 3."""
 
 

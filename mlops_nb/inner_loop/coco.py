@@ -393,10 +393,10 @@ def _number(value: float) -> float | int:
 
 def _mark(annotation: Json) -> str:
     """Return a short digest of a shape; 1 and 1.0 are the same number."""
-    kind = annotation["kind"]
+    kind, told = annotation["kind"], b""
     if kind == "mask":
         told = repr((list(annotation["rle"]["size"]), annotation["rle"]["counts"])).encode()
-    else:
+    elif kind != "class":
         parts = [annotation["points"]] if kind == "points" else annotation["rings"] if kind == "polygon" else [[bounds(annotation)]]
         told = b"|".join(struct.pack(f"<{sum(map(len, part))}d", *(one for point in part for one in point)) for part in parts)
     return hashlib.sha256(kind.encode() + told).hexdigest()[:12]
@@ -433,9 +433,7 @@ def _stated(entry: Json, annotation: Json, fractions: bool) -> Json:
     if annotation["kind"] in ("polygon", "mask"):
         names -= {"segmentation"}  # the shape itself
     differs = {name: entry[name] for name in sorted(names) if entry[name] != derived.get(name)}
-    if differs and annotation["kind"] != "class":
-        differs["of"] = _mark(annotation)
-    return stated | differs
+    return stated | ({"of": _mark(annotation)} | differs if differs else {})
 
 # %% ../../nbs/inner_loop/14_coco.ipynb #161fbbb1
 def read_coco(
@@ -533,7 +531,7 @@ def _entry(annotation: Json, by: str) -> Json:
     if not isinstance(stated, dict):
         attributes["coco"], stated = stated, {}
     entry = _derived(annotation) | _outline(annotation)
-    if annotation["kind"] == "class" or ("of" in stated and stated["of"] == _mark(annotation)):
+    if "of" in stated and stated["of"] == _mark(annotation):
         entry |= {key: value for key, value in stated.items() if key not in ("of", "id")}
     ours = {"score": annotation.get("score"), "source": annotation.get("source"), "annotator": by}
     entry |= {key: value for key, value in ours.items() if value not in (None, "")}

@@ -290,8 +290,8 @@ def _plain(value: Any) -> Any:
 
 
 def _value(row: Row, column: str, setting: str) -> Any:
-    """Take a row's value; the only column of a row is meant whatever its name; raises `ValueError`."""
-    if column not in row and len(row) != 1:
+    """Take a row's value; the only column of a row is meant whatever its name, but for its id; raises `ValueError`."""
+    if column not in row and (len(row) != 1 or "id" in row):
         raise ValueError(f"no column '{column}' (columns: {', '.join(map(str, row))}). Name it as source.{setting}")
     value = row.get(column, next(iter(row.values())))
     if _plain(value) in (None, ""):
@@ -360,9 +360,10 @@ def _item(settings: Settings, project: LabelProject, row: Row, source: str, near
 
 # %% ../../nbs/inner_loop/10_items.ipynb #98a7ed3e
 def _of_folder(settings: Settings, project: LabelProject, told: list[str]) -> Iterator[LabelItem]:
-    own = {"image": _PICTURES, "text": _TEXTS}.get(project.medium, ())
+    own, fitting = {"image": _PICTURES, "text": _TEXTS}.get(project.medium, ()), 0
     for address, name in _files(settings, project.source.folder, project.source.pattern):
         kind, place = name.lower(), _short(settings, address)
+        fitting += kind.removesuffix(".gz").endswith((*own, *_TABLES))
         try:
             if kind.endswith(own):
                 yield LabelItem(name, _of_file(settings, project, address), place)
@@ -370,6 +371,9 @@ def _of_folder(settings: Settings, project: LabelProject, told: list[str]) -> It
                 yield from _of_rows(settings, project, address, told)
         except (ValueError, OSError) as problem:
             told.append(f"{place}: {problem}")
+    if not fitting:
+        endings = ", ".join((*own, *_TABLES))
+        told.append(f"{project.source.folder}: no file fits the pattern {project.source.pattern} and ends in {endings}")
 
 
 def _of_file(settings: Settings, project: LabelProject, address: str) -> Row:

@@ -150,9 +150,7 @@ class Gold(Part):
     least: float = Field(default=0.0, ge=0, le=1)  # agreement with the gold items below which an annotator is handed nothing more
 
 # %% ../../nbs/inner_loop/05_labeling.ipynb #8dc4aa67
-class LabelProject(Part):
-    """A labeling project's file, checked."""
-
+class _Fields(Part):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")
     task: Literal[tuple(TASKS)]  # type: ignore[valid-type]
     description: str = ""
@@ -172,6 +170,10 @@ class LabelProject(Part):
     model: Model = Model()
     review: Review = Review()
     gold: Gold = Gold()
+
+# %% ../../nbs/inner_loop/05_labeling.ipynb #57507f17
+class LabelProject(_Fields):
+    """A labeling project's file, checked."""
 
     @property
     def medium(self) -> str:
@@ -194,7 +196,7 @@ class LabelProject(Part):
             raise ValueError("; ".join(faults))
         return self
 
-# %% ../../nbs/inner_loop/05_labeling.ipynb #57507f17
+# %% ../../nbs/inner_loop/05_labeling.ipynb #77ee6301
 def _faults(project: LabelProject) -> list[str]:
     """Say what a project lacks, or says twice."""
     needs = {"text": "fields", "score": "criteria", "choice": "", "relation": "relations"}
@@ -220,7 +222,7 @@ def _faults(project: LabelProject) -> list[str]:
         faults.append(f"{both[0]} cannot review what only {both[0]} labels")
     return faults
 
-# %% ../../nbs/inner_loop/05_labeling.ipynb #77ee6301
+# %% ../../nbs/inner_loop/05_labeling.ipynb #8d17a55d
 def load_project(path: Path | str) -> LabelProject:
     """Read and check a labeling project's file; raises `SpecificationError` with every fault, by file, line and key."""
     return load_specification(LabelProject, path)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['infer_signature', 'check_columns', 'trusted_types', 'load', 'log_run', 'Comparison', 'full_name', 'model_version',
-           'compare', 'register', 'set_alias', 'refit']
+           'compare', 'register', 'add_version', 'set_alias', 'refit']
 
 # %% ../../nbs/inner_loop/70_registry.ipynb #3f1129fa
 def infer_signature(
@@ -295,10 +295,17 @@ def register(
                f"{comparison.metric} {comparison.metrics[comparison.metric]:.4f}, {comparison.margin:+.4f} against "
                f"{facts['champion'] or 'nothing'} on the same hold-out (run {run_id}). The champion stays.", about=f"run:{run_id}")
         return None
-    return _register(settings, name, run_id, facts, {})
+    return add_version(settings, name, run_id, facts, {})
 
 # %% ../../nbs/inner_loop/70_registry.ipynb #5303c8c2
-def _register(settings: Settings, name: str, run_id: str, facts: dict[str, Any], tags: dict[str, str]) -> ModelVersion:
+def add_version(
+    settings: Settings,
+    name: str,  # with the environment before it
+    run_id: str,  # MLflow's, whose tag `model` is the model's address
+    facts: dict[str, Any],  # for the ledger
+    tags: dict[str, str],  # of the version, beside the run's
+) -> ModelVersion:
+    """Register a run's model as the next version of a name; whether it should be one was decided before."""
     connect(settings)
     from mlflow import MlflowClient
 
@@ -343,4 +350,4 @@ def refit(
     tags = {"retrained_from": model.uri, "trained_by": model.trained_by or settings.user}
     run_id = log_run(settings, tuned, train, holdout, target, table, experiment, tags)
     require(settings, "register")
-    return _register(settings, full_name(settings, model.name.partition(".")[2]), run_id, {"retrained_from": model.uri}, tags)
+    return add_version(settings, full_name(settings, model.name.partition(".")[2]), run_id, {"retrained_from": model.uri}, tags)

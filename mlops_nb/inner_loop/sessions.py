@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..core import access
 from ..core.files import write_file
 from ..core.ledger import log
-from ..core.records import ApprovalPending, SpecificationError, now
+from ..core.records import PeopleNeeded, SpecificationError, now
 from .answers import Event
 from .leases import give_back, hand_out
 from .review import CONSENSUS
@@ -112,20 +112,21 @@ def label_by(store: "Store", oracle: Oracle, by: str, limit: int = 0) -> int:  #
     return done
 
 # %% ../../nbs/inner_loop/13_sessions.ipynb #100b230c
-def _left(store: "Store") -> dict[str, int]:  # what is to be done -> items
-    told = store.progress()
-    words = {"open": "to label", "labeled": "to compare", "disputed": "to settle", "review": "to review"}
-    return {word: int(told[state]) for state, word in words.items() if told[state]}
+_WORDS = {"open": "to label", "labeled": "to compare", "disputed": "to settle", "review": "to review"}  # what is to be done
 
 
-def wait_for_people(store: "Store") -> int:  # items that are final
-    """Return once all is final or dropped; else raise `ApprovalPending`, a `GateClosed`, saying what is to be done and how."""
-    left, told, name = _left(store), store.progress(), store.project.name
+def wait_for_people(
+    store: "Store",
+    until: Literal["labeled", "final"] = "final",  # labeled: all have their answers, whether they agree or not
+) -> int:  # items that are final
+    """Return once people are done; else raise `PeopleNeeded`, a `GateClosed`, saying what is to be done and how."""
+    told, name = store.progress(), store.project.name
+    left = {word: told[state] for state, word in _WORDS.items() if told[state] and (until == "final" or state == "open")}
     if not told["items"]:
-        raise ApprovalPending(f"{name} has no items.\nAdd them with: mlops-nb label add {name}")
+        raise PeopleNeeded(f"{name} has no items.\nAdd them with: mlops-nb label add {name}")
     if left:
         steps = {"to label": f"mlops-nb label page {name}", "to compare": f"mlops-nb label review {name}"}
         ways = dict.fromkeys(steps.get(word, f"mlops-nb label page {name} --role review") for word in left)
-        raise ApprovalPending(f"{name} waits for people: {', '.join(f'{count} {word}' for word, count in left.items())}; "
+        raise PeopleNeeded(f"{name} waits for people: {', '.join(f'{count} {word}' for word, count in left.items())}; "
                               f"{told['final']} of {told['items']} items are final.\nGo on with: {', '.join(ways)}")
     return int(told["final"])

@@ -568,7 +568,7 @@ def train_starter(project: LabelProject, labeled: Iterable[Labeled], settings: S
         mlflow.set_tag("model", _log_model(project, trained.parts))
     address = f"run:{run.info.run_id}"
     log(settings, "train", address, [labels], [address], family="starter", metrics=trained.metrics, items=trained.items)
-    model = registry._register(settings, registry.full_name(settings, starter_name(project)), run.info.run_id,
+    model = registry.add_version(settings, registry.full_name(settings, starter_name(project)), run.info.run_id,
                                {"labels": labels, "metrics": trained.metrics}, {"labels": labels})
     return model.uri
 

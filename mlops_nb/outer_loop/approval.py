@@ -10,7 +10,7 @@ import shlex
 
 from ..core import access
 from ..core.ledger import Entry, entries, log
-from ..core.records import Approval, ApprovalPending, GateClosed, ModelVersion
+from ..core.records import Approval, PeopleNeeded, GateClosed, ModelVersion
 from ..core.settings import Settings
 
 # %% ../../nbs/outer_loop/20_approval.ipynb #cbb938d7
@@ -67,5 +67,5 @@ def require(settings: Settings, model: ModelVersion) -> Approval:
     if found:
         raise GateClosed(f"{model.uri} was refused by {found.by} ({found.persona}): {found.reason}\n"
                          f"Train a better version, or overrule with: {command}")
-    raise ApprovalPending(f"{model.uri} waits for an approval by somebody other than {model.trained_by or 'its trainer'}.\n"
+    raise PeopleNeeded(f"{model.uri} waits for an approval by somebody other than {model.trained_by or 'its trainer'}.\n"
                      f"Approve with: {command}")

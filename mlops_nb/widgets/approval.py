@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict
 from typing import Any
 
 import anywidget
@@ -45,7 +45,7 @@ class ApprovalCard(anywidget.AnyWidget):
         self.settings, self.model = settings, model
         super().__init__()
         self.on_msg(self._hear)
-        self.shown = describe(settings, model, champion, [asdict(one) if is_dataclass(one) else dict(one) for one in checks])
+        self.shown = describe(settings, model, champion, [dict(one) if isinstance(one, Mapping) else asdict(one) for one in checks])
 
     def decide(
         self,

@@ -301,7 +301,7 @@ function makeCard(model, makeSurface) {
   // --- the surface ---
 
   const api = {
-    project, role, readOnly,
+    project, role, readOnly, user,
     act, newId, say, focus,
     annotations: () => (entry() ? tellFold(entry().fold).annotations : []),
     state: () => entry()?.fold.state ?? "open",

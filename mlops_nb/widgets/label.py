@@ -28,7 +28,9 @@ from mlops_nb.widgets.parts import HERE, script, style
 
 SURFACES = {  # medium -> its scripts and styles, in their order
     "image": ("label_shapes", "label_mask", "label_view", "label_list", "label_draw", "label_pointer", "label_keys", "label_image"),
-    "text": ("label_text",), "compare": ("label_compare",), "row": ("label_row",)}  # fmt: skip
+    "text": ("label_text_cut", "label_text_paper", "label_text_list", "label_text_fields", "label_text_relations", "label_text_draw",
+             "label_text_steps", "label_text_marks", "label_text_pointer", "label_text_search", "label_text_keys", "label_text"),
+    "compare": ("label_compare",), "row": ("label_row",)}  # fmt: skip
 ROLES = ("label", "review")  # also the rights that they ask
 ENDS = ("submit", "skip", "accept", "reject")  # with which a person leaves an item
 DECISIONS = ("submit", "accept", "reject", "skip")  # of who reviews
@@ -224,7 +226,7 @@ class LabelCard(anywidget.AnyWidget):
         try:
             with open_store(self.settings, self.store.project.name) as store:
                 if store.project.overlap > 1:
-                    found = measure(store, resamples=200)[:2]
+                    found = measure(store, resamples=200, newest=500)[:2]
                     told = [{"measure": one.measure, "value": one.value, "words": str(one)} for one in found if one.value is not None]
                     self.send({"agreement": told})
                 if self.role == "label" and store.project.model.refresh and refresh_if_due(store):

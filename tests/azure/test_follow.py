@@ -110,7 +110,7 @@ def test_a_failure_without_a_notebook_says_what_azure_says(shop: Settings, clien
 def test_a_gate_that_waits_for_a_person_is_no_failure(
     shop: Settings, cloud: Any, run: Run, signed_in: None, command: Callable[..., Any]
 ) -> None:
-    cloud.outputs["deploy"]["executed"] = executed("approve()", error("ApprovalPending", "dev.diamonds/3 waits for an approval."))
+    cloud.outputs["deploy"]["executed"] = executed("approve()", error("PeopleNeeded", "dev.diamonds/3 waits for an approval."))
     cloud.play(*one_after_the_other("data", "train", "stage"), {"deploy": "Running"}, {"deploy": "Failed"})
     ended = command("azure", "status", run.id, "--stream", "--every", "0")
     assert ended.rc == 3

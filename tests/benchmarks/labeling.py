@@ -1,9 +1,9 @@
 """Labeling: what a person waits for between two items, beside Label Studio, in a real browser with 100,000 items in the project.
 
-Both are asked the same: short texts, one class each, chosen and submitted with the keyboard in chromium, on this machine, each on a page
-of its own server (ours is the page of `mlops-nb label page`). Measured in the page, by its own clock: from the key that submits to the
-first frame that shows the next text. Of ours also: from the key that chooses a class to the word that it is saved, which the page says
-when the store has it on the disk. They run one after the other; each begins with a few items that do not count.
+Both are asked the same: short texts, one class each, chosen and submitted with the keyboard in chromium, on this machine, each on a
+page of its own server (ours is the page of `mlops-nb label page`). Measured in the page, by its own clock: from the key that submits to
+the first frame that shows the next text. Of ours also: from the key that chooses a class to the word that it is saved, which the page
+says when the store has it on the disk. They run one after the other; each begins with a few items that do not count.
 
 Sizes by environment variables: LABELING_ITEMS in the project, LABELING_ROUNDS submitted answers. Label Studio runs in an environment of
 its own; where it cannot be had, it is left out.

@@ -11,7 +11,7 @@ from mlops_nb.widgets.label import LabelCard
 
 pytestmark = pytest.mark.browser
 
-WNUT = Path("/work/shared/data/nlp/wnut17/emerging.dev.conll")
+WNUT = Path(__file__).resolve().parents[3] / "shared/data/nlp/wnut17/emerging.dev.conll"
 FAMILY = "\U0001f469\u200d\U0001f469\u200d\U0001f467\u200d\U0001f466"  # seven code points, one character to people
 FLAG, THUMB, CAFE = "\U0001f1e8\U0001f1ed", "\U0001f44d\U0001f3fd", "cafe\u0301"
 # where words stand on the screen: from the text nodes, since nothing else of the page holds the text

@@ -1,7 +1,7 @@
-"""The whole road: two people label pictures and texts at the same time, a third one decides, a model learns and proposes the next round.
+"""The whole road: two people label pictures and texts at the same time, a third one decides, a model learns and proposes.
 
-The pictures are sign-language digits and the texts are WNUT-17's where these lie beside the project; else scikit-learn's digits, and
-sentences.
+The pictures are sign-language digits and the texts are WNUT-17's where these lie beside the project; else scikit-learn's digits
+and sentences.
 """
 
 import io

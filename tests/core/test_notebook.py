@@ -10,7 +10,7 @@ import nbformat
 import pytest
 
 from mlops_nb.core.notebook import run_notebook
-from mlops_nb.core.records import ApprovalPending, GateClosed, SpecificationError, StepFailed
+from mlops_nb.core.records import GateClosed, PeopleNeeded, SpecificationError, StepFailed
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_a_failing_cell_is_told_with_its_number_its_lines_and_the_way_to_it(proj
 
 @pytest.mark.parametrize(("raised", "kind"), [
     ("mlops_nb.core.records.GateClosed('not now')", GateClosed),
-    ("mlops_nb.core.records.ApprovalPending('not now')", ApprovalPending),
+    ("mlops_nb.core.records.PeopleNeeded('not now')", PeopleNeeded),
     ("PermissionError('not now')", GateClosed),
 ])  # fmt: skip
 def test_a_gate_that_closed_is_no_failure(project, notebook, raised, kind):

@@ -159,9 +159,9 @@ def test_an_unsafe_workflow_is_caught(broken: Any, old: str, new: str, audit_nam
 
 JOB = '  train: {component: ../components/shop_10_train.yml, inputs: {rows: "${{parent.inputs.rows}}"}}\n'
 TRAIN = """\
-from mlops_nb.core.records import ApprovalPending
+from mlops_nb.core.records import PeopleNeeded
 if rows == 0:
-    raise ApprovalPending('the model waits for a person')"""
+    raise PeopleNeeded('the model waits for a person')"""
 
 
 @pytest.fixture

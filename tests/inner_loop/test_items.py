@@ -18,7 +18,7 @@ from mlops_nb.inner_loop.items import gather, open_image, read_picture, thumbnai
 from mlops_nb.inner_loop.labeling import LabelProject
 from mlops_nb.inner_loop.store import LabelItem, create
 
-SIGNS = Path("/work/shared/data/cv/sign_language_digits_600.zip")
+SIGNS = Path(__file__).resolve().parents[3] / "shared/data/cv/sign_language_digits_600.zip"
 
 
 def of(task: str, **source: Any) -> LabelProject:
@@ -77,6 +77,12 @@ def test_a_browser_is_given_what_it_can_show(project: Settings, photos: Path) ->
 def test_a_pattern_chooses_files(project: Settings, photos: Path) -> None:
     items = gather(project, of("image_classification", folder="photos", pattern="may/*.jpg"))
     assert [item.id for item in items] == ["may/tall.jpg"]
+
+
+def test_a_pattern_that_chooses_nothing_says_so(project: Settings, photos: Path) -> None:
+    problems: list[str] = []
+    assert list(gather(project, of("image_classification", folder="photos", pattern="*.JPEG2"), problems=problems)) == []
+    assert problems[0].startswith("photos: no file fits the pattern *.JPEG2 and ends in ")
 
 
 def test_the_first_item_is_there_before_the_last_file_was_seen(project: Settings, photos: Path) -> None:

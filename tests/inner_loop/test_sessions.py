@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mlops_nb.core.ledger import entries
-from mlops_nb.core.records import ApprovalPending, GateClosed, SpecificationError
+from mlops_nb.core.records import GateClosed, PeopleNeeded, SpecificationError
 from mlops_nb.core.settings import Settings
 from mlops_nb.inner_loop.answers import Event
 from mlops_nb.inner_loop.labeling import LabelProject
@@ -117,7 +117,7 @@ def test_a_file_that_is_no_whole_session_changes_nothing(project: Settings, chan
 
 def test_a_run_waits_for_people_and_says_what_is_missing(project: Settings) -> None:
     store = create(project, LabelProject(name="posts", task="text_classification", classes=["spam", "ham"], overlap=2))
-    with pytest.raises(ApprovalPending, match="posts has no items"):
+    with pytest.raises(PeopleNeeded, match="posts has no items"):
         wait_for_people(store)
     store = posts(project, overlap=2)
     label_by(store, by_first_word, "ana")

@@ -30,7 +30,7 @@ from mlops_nb.inner_loop.starter import answer, fit_starter, read_parts, span_f1
 from mlops_nb.inner_loop.store import Labeled, LabelItem, Store, create, open_store
 
 ROOT = Path(__file__).resolve().parents[2]
-DATA = Path("/work/shared/data")
+DATA = Path(__file__).resolve().parents[3] / "shared/data"
 DIGITS = load_digits()
 
 

@@ -13,7 +13,7 @@ from mlops_nb.core import queue
 from mlops_nb.core.ledger import entries, verify
 from mlops_nb.core.pipeline import run_pipeline
 from mlops_nb.core.plan import Request
-from mlops_nb.core.records import ApprovalPending, Deployment, Signal, SpecificationError, StepFailed, save_record
+from mlops_nb.core.records import Deployment, PeopleNeeded, Signal, SpecificationError, StepFailed, save_record
 from mlops_nb.core.runs import list_runs, new_run, note
 from mlops_nb.core.specification import read_pipeline
 from mlops_nb.core.trigger import Trigger
@@ -35,10 +35,10 @@ JOBS = """\
 """
 TRAIN = """
 from pathlib import Path
-from mlops_nb.core.records import ApprovalPending
+from mlops_nb.core.records import PeopleNeeded
 open("trained.txt", "a").write(f"{rows}\\n")
 if Path("broken").exists(): raise ValueError("no such luck")
-if Path("gate").exists(): raise ApprovalPending("waits for a person")
+if Path("gate").exists(): raise PeopleNeeded("waits for a person")
 open(model, "w").write("1")
 """
 DEPLOY = "open(deployed, 'w').write('{}')"
@@ -347,7 +347,7 @@ def test_a_diagnosis_that_says_wait_is_followed(project):
     assert look(project, 1, diagnosis=winter, policy=advise).actions == ["retrain"]
 
 
-@pytest.mark.parametrize("problem", [StepFailed("it broke"), ApprovalPending("wait")])
+@pytest.mark.parametrize("problem", [StepFailed("it broke"), PeopleNeeded("wait")])
 def test_a_run_that_cannot_begin_is_told_by_its_own_state(deployed, problem):
     def refuse_to_run(*given, **request):
         raise problem

@@ -3,7 +3,7 @@
 import pytest
 
 from mlops_nb.core.ledger import entries
-from mlops_nb.core.records import ApprovalPending, GateClosed, ModelVersion
+from mlops_nb.core.records import GateClosed, ModelVersion, PeopleNeeded
 from mlops_nb.core.settings import Settings, load_settings
 from mlops_nb.outer_loop.approval import approve, decision, refuse, require
 
@@ -15,7 +15,7 @@ def acting(settings: Settings, user: str, persona: str = "model_tester") -> Sett
 
 
 def test_the_gate_waits_and_shows_the_command_that_opens_it(project: Settings) -> None:
-    with pytest.raises(ApprovalPending, match=r"mlops-nb approve diamonds/3 --by NAME --as project_lead --reason"):
+    with pytest.raises(PeopleNeeded, match=r"mlops-nb approve diamonds/3 --by NAME --as project_lead --reason"):
         require(project, MODEL)
 
 
