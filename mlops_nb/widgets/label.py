@@ -24,13 +24,12 @@ from mlops_nb.inner_loop.leases import hand_out, renew, why_nothing
 from mlops_nb.inner_loop.recording import lacks_role
 from mlops_nb.inner_loop.store import LabelItem, Store, open_store
 from mlops_nb.widgets.label_still import as_html, as_text
-from mlops_nb.widgets.parts import HERE, script, style
+from mlops_nb.widgets.parts import script, style
 
-SURFACES = {  # medium -> its scripts and styles, in their order
-    "image": ("label_shapes", "label_mask", "label_view", "label_list", "label_draw", "label_pointer", "label_keys", "label_image"),
-    "text": ("label_text_cut", "label_text_paper", "label_text_list", "label_text_fields", "label_text_relations", "label_text_draw",
-             "label_text_steps", "label_text_marks", "label_text_pointer", "label_text_search", "label_text_keys", "label_text"),
-    "compare": ("label_compare",), "row": ("label_row",)}  # fmt: skip
+SURFACES = {  # medium -> its scripts in surfaces/<medium>/, in their order; the last one has a style, too
+    "image": ("shapes", "mask", "view", "list", "draw", "pointer", "keys", "surface"),
+    "text": ("cut", "paper", "list", "fields", "relations", "draw", "steps", "marks", "pointer", "search", "keys", "surface"),
+    "compare": ("surface",), "row": ("surface",)}  # fmt: skip
 ROLES = ("label", "review")  # also the rights that they ask
 ENDS = ("submit", "skip", "accept", "reject")  # with which a person leaves an item
 DECISIONS = ("submit", "accept", "reject", "skip")  # of who reviews
@@ -60,9 +59,9 @@ class LabelCard(anywidget.AnyWidget):
         # who decides in a review does so in his own name; who labels for another is noted as the one who sent it
         self.settings = settings.model_copy(update={"user": self.by}) if role == "review" else settings
         self.name, self._stores, self._one = project, threading.local(), threading.Lock()
-        surface = SURFACES[self.store.project.medium]
-        self._esm = script("label.js", *(f"{name}.js" for name in surface))
-        self._css = style("label.css", *(f"{name}.css" for name in surface if (HERE / f"{name}.css").is_file()))
+        medium = self.store.project.medium
+        self._esm = script("label.js", *(f"surfaces/{medium}/{name}.js" for name in SURFACES[medium]))
+        self._css = style("label.css", f"surfaces/{medium}/surface.css")
         self._known: set[str] = set()  # events that this card has heard of
         self._behind: threading.Thread | None = None  # what takes long is done there, one at a time
         self._last = 0.0  # when it was begun

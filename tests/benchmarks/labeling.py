@@ -158,7 +158,7 @@ def measure_label_studio() -> list[float]:
                 page.fill("input[name=email]", "ana@example.org")
                 page.fill("input[name=password]", password)
                 page.click("button[type=submit]")
-                page.wait_for_url(re.compile(r"/projects"))
+                page.wait_for_function("!location.pathname.includes('login')")
                 page.goto(f"{base}/projects/{project}/data?labeling=1")
                 page.get_by_text("of many").first.wait_for(timeout=60_000)
                 page.wait_for_timeout(1_000)

@@ -17,7 +17,7 @@ from mlops_nb.inner_loop.store import LabelItem
 coco = pytest.importorskip("pycocotools.mask")
 pytestmark = pytest.mark.browser
 
-SCRIPT = Path(__file__).resolve().parents[2] / "mlops_nb" / "widgets" / "label_mask.js"
+SCRIPT = Path(__file__).resolve().parents[2] / "mlops_nb" / "widgets" / "surfaces/image/mask.js"
 VIEW = """() => {
   const scene = document.querySelector('.scene'), {dataset: d} = scene, box = scene.getBoundingClientRect();
   return [+d.scale, +d.left, +d.top, box.left + scene.clientLeft, box.top + scene.clientTop];
