@@ -3,13 +3,15 @@
 Both are asked the same: short texts, one class each, chosen and submitted with the keyboard in chromium, on this machine, each on a
 page of its own server (ours is the page of `mlops-nb label page`). Measured in the page, by its own clock: from the key that submits to
 the first frame that shows the next text. Of ours also: from the key that chooses a class to the word that it is saved, which the page
-says when the store has it on the disk. They run one after the other; each begins with a few items that do not count.
+says when the store has it on the disk; and how large items are shown and drawn on. They run one after the other; each begins with a few
+items that do not count.
 
 Sizes by environment variables: LABELING_ITEMS in the project, LABELING_ROUNDS submitted answers. Label Studio runs in an environment of
 its own; where it cannot be had, it is left out.
 """
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -51,6 +53,32 @@ settings = Settings(root=root, state=root / ".mlops", user="ana")
 with create(settings, load_project(root / "bench.yml")) as store:
     store.add(LabelItem(f"i{n}", {"text": f"message {n} of many"}, rank=float(n)) for n in range(items))
 """
+LARGE = """
+import sys
+from pathlib import Path
+import numpy as np
+from PIL import Image
+from mlops_nb.core.settings import Settings
+from mlops_nb.inner_loop.labeling import LabelProject
+from mlops_nb.inner_loop.store import LabelItem, create
+from mlops_nb.setup.project import lay_project
+root = Path(sys.argv[1])
+lay_project(root)
+settings, order = Settings(root=root, state=root / ".mlops", user="ana"), {"strategy": "order"}
+noise = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+Image.fromarray(noise).resize((4000, 3000), Image.Resampling.BICUBIC).save(root / "large.jpg", quality=90)
+with create(settings, LabelProject(name="photos", task="image_semantic_segmentation", classes=["hand"], sampling=order)) as store:
+    store.add(LabelItem(f"i{n}", {"image": "large.jpg", "width": 4000, "height": 3000}, rank=float(n)) for n in range(30))
+words = " ".join(f"word{n}" for n in range(12_000))[:100_000]
+with create(settings, LabelProject(name="books", task="text_ner", classes=["name"], sampling=order)) as store:
+    store.add(LabelItem(f"i{n}", {"text": f"{n} {words}"}, rank=float(n)) for n in range(30))
+"""
+FRAMES = """() => {
+  window.frames_ = [];
+  const tick = now => { window.frames_.push(now); window.over || requestAnimationFrame(tick) };
+  window.over = false;
+  requestAnimationFrame(tick);
+}"""
 WATCH = """() => {
   window.shown = [];
   const seen = () => (document.body.innerText.match(/message \\d+/) ?? [''])[0];
@@ -83,6 +111,9 @@ def main() -> None:
     if theirs:
         print(f"| Label Studio | {row(theirs)} | |")
         print(f"\nmlops_nb shows the next item {statistics.median(theirs) / statistics.median(ours):.1f} times sooner.")
+    print("\n| | shown after the one before | a frame while dragging |\n| --- | --- | --- |")
+    for what, (shown, frames) in measure_large().items():
+        print(f"| {what} | {row(shown)} | {row(frames)} |", flush=True)
 
 
 def row(times: list[float]) -> str:
@@ -119,22 +150,58 @@ def measure_ours() -> tuple[list[float], list[float]]:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "bench.yml").write_text(PROJECT)
         subprocess.run([sys.executable, "-c", LAY, folder, str(ITEMS)], check=True, stdout=subprocess.DEVNULL)
-        command = [str(Path(sys.executable).with_name("mlops-nb")), "label", "page", "bench", "--by", "ana"]
-        server = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        try:
-            assert server.stdout
-            link = next(found[0] for line in server.stdout if (found := re.search(r"http://\S+", line)))
-            with chromium() as page:
-                wait_until_up(link)
-                page.goto(link)
-                page.get_by_text("message 0 of many").wait_for(timeout=60_000)
-                page.locator(".mlops-label").focus()
-                page.evaluate(WATCH_SAVING)
-                times = label(page, "Enter")
-                return times, [float(one) for one in page.evaluate("window.saved")[WARM:]]
-        finally:
-            server.terminate()
-            server.wait(30)
+        with our_page(folder, "bench") as page:
+            page.get_by_text("message 0 of many").wait_for(timeout=60_000)
+            page.locator(".mlops-label").focus()
+            page.evaluate(WATCH_SAVING)
+            times = label(page, "Enter")
+            return times, [float(one) for one in page.evaluate("window.saved")[WARM:]]
+
+
+@contextlib.contextmanager
+def our_page(folder: str, project: str) -> Iterator[Any]:
+    """Open the page that `mlops-nb label page` serves for a project."""
+    command = [str(Path(sys.executable).with_name("mlops-nb")), "label", "page", project, "--by", "ana"]
+    server = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        assert server.stdout
+        link = next(found[0] for line in server.stdout if (found := re.search(r"http://\S+", line)))
+        with chromium() as page:
+            wait_until_up(link)
+            page.goto(link)
+            page.locator(".mlops-label[data-item=i0]").wait_for(timeout=60_000)
+            yield page
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def measure_large() -> dict[str, tuple[list[float], list[float]]]:
+    """Skip from one large item to the next, then drag over one of them: milliseconds until it is shown, and of each frame."""
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([sys.executable, "-c", LARGE, folder], check=True, stdout=subprocess.DEVNULL)
+        for project, what, place in (("photos", "a brush on 12 megapixels", ".scene"),
+                                     ("books", "a selection in 100,000 characters", ".paper")):  # fmt: skip
+            with our_page(folder, project) as page:
+                shown = []
+                for n in range(1, 21):
+                    page.locator(".mlops-label").focus()
+                    page.keyboard.press("s")
+                    page.keyboard.press("Enter")
+                    page.locator(f".mlops-label[data-item=i{n}]").wait_for()
+                    shown.append(float(page.locator(".mlops-label").get_attribute("data-took")))
+                    page.wait_for_timeout(500)  # nobody answers such an item sooner
+                box = page.locator(place).first.bounding_box()
+                page.mouse.move(box["x"] + 60, box["y"] + 60)
+                page.mouse.down()
+                page.evaluate(FRAMES)
+                for n in range(120):
+                    page.mouse.move(box["x"] + 60 + 3 * n, box["y"] + 60 + 1.5 * n)
+                times = page.evaluate("() => { window.over = true; return window.frames_ }")
+                page.mouse.up()
+                found[what] = shown, [after - before for before, after in itertools.pairwise(times)]
+    return found
 
 
 def measure_label_studio() -> list[float]:

@@ -71,7 +71,6 @@ def test_keys_choose_submit_and_go_back(project: Settings, moods: str, card_page
     assert [card.store.answer(item, "ana").annotations[0]["label"] for item in ("i1", "i2")] == ["good", "bad"]
     assert page.locator("header .place").inner_text() == "2 of 4 answers"
     assert page.get_by_role("button", name="good, key G, 1 so far").count() == 1
-    assert float(page.locator(".mlops-label").get_attribute("data-took")) < 100  # ms from the key to the next item
 
     page.keyboard.press("b")
     page.keyboard.press("b")

