@@ -49,7 +49,8 @@ def serve(
         places = [str(_write_template(Path(folder))), os.environ.get("JUPYTER_PATH", "")]
         os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, places))
         config: dict[str, Any] = {
-            "Voila": {"token": token, "open_browser": False, "port_retries": 0, "log_level": "ERROR"},
+            "Voila": {"token": token, "open_browser": False, "port_retries": 0, "log_level": "ERROR",
+                      "kernel_websocket_connection_class": "mlops_nb.widgets.channel.PromptConnection"},
             "VoilaConfiguration": {"file_allowlist": [], "show_tracebacks": False, "strip_sources": True, "template": TEMPLATE},
             "MappingKernelManager": {"cull_idle_timeout": IDLE, "cull_interval": 60},
         }

@@ -93,7 +93,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}", "--ServerApp.port_retries=0",
                f"--IdentityProvider.token={lab.token}", f"--ServerApp.root_dir={project}", "--LabApp.expose_app_in_browser=True",
                f"--LabApp.app_settings_dir={project / 'ci/jupyterlab'}", "--LabApp.news_url=None",
-               "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+               "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+               "--ServerApp.kernel_websocket_connection_class=mlops_nb.widgets.channel.PromptConnection"]
     with (folder / "log").open("w") as log:
         server = subprocess.Popen(command, env=variables, stdout=log, stderr=log)
     try:
