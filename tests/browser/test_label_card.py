@@ -313,7 +313,7 @@ def story(seed: int) -> list[Event]:
 def test_the_page_computes_the_answer_that_the_store_computes(page: Any) -> None:
     stories = [story(seed) for seed in range(60)]
     page.goto("about:blank")
-    told = [script("label.js"), [[asdict(event) for event in one] for one in stories]]
+    told = [script("frame/fold.js"), [[asdict(event) for event in one] for one in stories]]
     found = page.evaluate("([source, all]) => all.map(new Function(source + '; return one => foldEvents(one)')())", told)
     for events, answer in zip(stories, found, strict=True):
         expected = json.loads(json.dumps(asdict(fold("i1", "ana", events))))

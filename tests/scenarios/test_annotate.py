@@ -21,9 +21,17 @@ import pytest
 from mlops_nb.core import ledger, queue
 from mlops_nb.core.runs import list_runs
 from mlops_nb.core.settings import Settings, load_settings
+from mlops_nb.inner_loop.store import open_store
 from mlops_nb.setup.project import lay_project
 
 pytestmark = pytest.mark.slow
+PROJECT = """
+name: topics
+task: text_classification
+classes: [numpy, pandas, scikit-learn]
+source: {queue: topics}
+sampling: {strategy: wrong}
+"""
 MONITOR = """
 $schema: http://azureml/sdk-2-0/Schedule.json
 name: topics
@@ -134,3 +142,14 @@ def test_texts_that_the_model_does_not_know_go_to_people_and_nothing_is_retraine
     assert again.returncode == 0, again.stdout + again.stderr
     ids = [json.loads(line)["id"] for line in (library.settings.state / "queues" / "dev" / "topics.jsonl").read_text().splitlines()]
     assert len(ids) == len(set(ids)), "no text is asked twice"
+
+    (library.root / "topics.yml").write_text(PROJECT)  # and people take them up, the least known first
+    for words in (("create", "topics.yml"), ("add", "topics")):
+        done = library("label", *words)
+        assert done.returncode == 0, done.stdout + done.stderr
+    with open_store(library.settings, "topics") as labels:
+        waiting = list(labels.items())
+    assert {item.data["text"] for item in waiting} == {item.data["text"] for item in items}
+    assert [item.score for item in waiting] == sorted((item.score for item in waiting), reverse=True)
+    assert {item.prediction[0]["label"] for item in waiting} <= {"numpy", "pandas"}  # as the model answered, to be put right
+    assert all(item.why for item in waiting)
