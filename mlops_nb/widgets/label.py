@@ -26,6 +26,9 @@ from mlops_nb.inner_loop.store import LabelItem, Store, open_store
 from mlops_nb.widgets.label_still import as_html, as_text
 from mlops_nb.widgets.parts import script, style
 
+# the card's scripts whatever it shows, in their order; those of its medium follow
+FRAME = tuple(f"frame/{name}.js" for name in ("fold", "outbox", "words", "buttons", "actions", "question", "keys", "sheet", "classes",
+                                              "people", "remarks", "header", "stage", "trail", "news", "card"))  # fmt: skip
 SURFACES = {  # medium -> its scripts in surfaces/<medium>/, in their order; the last one has a style, too
     "image": ("shapes", "mask", "view", "list", "draw", "pointer", "keys", "surface"),
     "text": ("cut", "paper", "list", "fields", "relations", "draw", "steps", "marks", "pointer", "search", "keys", "surface"),
@@ -60,8 +63,8 @@ class LabelCard(anywidget.AnyWidget):
         self.settings = settings.model_copy(update={"user": self.by}) if role == "review" else settings
         self.name, self._stores, self._one = project, threading.local(), threading.Lock()
         medium = self.store.project.medium
-        self._esm = script("label.js", *(f"surfaces/{medium}/{name}.js" for name in SURFACES[medium]))
-        self._css = style("label.css", f"surfaces/{medium}/surface.css")
+        self._esm = script(*FRAME, *(f"surfaces/{medium}/{name}.js" for name in SURFACES[medium]))
+        self._css = style("frame/card.css", f"surfaces/{medium}/surface.css")
         self._known: set[str] = set()  # events that this card has heard of
         self._behind: threading.Thread | None = None  # what takes long is done there, one at a time
         self._last = 0.0  # when it was begun

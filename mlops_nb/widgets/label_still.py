@@ -33,7 +33,7 @@ def as_html(store: Store, shown: Mapping[str, Any], whose: str) -> str:
     figures = "".join(_figure(store, item, answer, colours) for item, answer in _some(store, whose))
     far = f"{told['answers']:,} of {told['needed']:,} answers"
     return (
-        f"<style>{style('label.css')}</style>"
+        f"<style>{style('frame/card.css')}</style>"
         f'<section class="mlops-label still" aria-label="labels {escape(project["name"])}"><header>'
         f"<strong>{escape(project['name'])}</strong>"
         f'<span class="quiet">{escape(project["task"])}</span><span>{far}</span>'
