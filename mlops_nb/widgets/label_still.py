@@ -39,7 +39,8 @@ def as_html(store: Store, shown: Mapping[str, Any], whose: str) -> str:
         f'<span class="quiet">{escape(project["task"])}</span><span>{far}</span>'
         f'<progress max="{max(1, told["needed"])}" value="{told["answers"]}" aria-label="{far}"></progress>'
         f'<span class="quiet">{_states(told)}</span></header>'
-        f'<div class="body"><div class="figures">{figures or "<p class=quiet>No items yet.</p>"}</div>'
+        f'<div class="body"><div class="figures" data-medium="{project["medium"]}">'
+        f'{figures or "<p class=quiet>No items yet.</p>"}</div>'
         f'<aside><ul class="list">{_classes(project["classes"], told["classes"])}</ul></aside></div></section>'
     )
 
