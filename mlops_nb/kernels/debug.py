@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -129,7 +130,9 @@ def _ask(server: str, token: str, path: str, content: dict[str, Any]) -> Any:
         try:
             with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310 our own server
                 return json.load(answer)
-        except ConnectionError:
+        except urllib.error.HTTPError:
+            raise
+        except (ConnectionError, urllib.error.URLError):  # it says where it is before it listens
             time.sleep(0.1 * bool(attempt))
     raise RuntimeError(f"JupyterLab does not answer at {server}.")
 

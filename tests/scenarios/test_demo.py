@@ -40,12 +40,15 @@ def test_the_loop_is_walked_twice_in_an_empty_folder(elsewhere: Path, tmp_path: 
 
         settings = load_settings("dev", tmp_path, state=tmp_path / ".mlops" / "demo")
         assert ledger.verify(settings) == []
-        assert [run.state for run in list_runs(settings)] == ["done"] * 6  # two loops, three looks, the stock in batch
+        states = [run.state for run in list_runs(settings)]  # two loops, three looks, the stock in batch, labels; the next ones wait
+        assert states == ["done"] * 7 + ["waiting"]
+        assert re.search(r"120 pictures, \d+ of them disputed \(alpha 0\.\d\d\)", done.stdout)
+        assert int(re.search(r"(\d+)% of what it proposes for 60 new ones is right", done.stdout)[1]) > 80  # type: ignore[index]
         assert [action.state for action in history.actions(settings) if action.kind == "retrain"] == ["done"]
         assert [raised.state for raised in history.alerts(settings)] == ["resolved"]
         report = settings.state / "report.html"
         linked = re.findall(r'href="([^"]+)"', report.read_text())
-        assert len(linked) == 14
+        assert len(linked) == 18
         assert all((settings.state / page).is_file() for page in linked)
 
         asked = run("invoke", "diamonds", "--state", ".mlops/demo")  # the first command that it says to try next
