@@ -13,7 +13,6 @@ import csv
 import hashlib
 import io
 import json
-import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -22,6 +21,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from ..core import access, queue
 from ..core.files import write_file
+from ..core.queue import plain
 from ..core.records import SpecificationError
 from ..core.settings import Settings
 from .labeling import LabelProject
@@ -276,32 +276,19 @@ def _frame_rows(frame: "pd.DataFrame") -> Iterator[Row]:
         yield from ({str(name): value for name, value in row.items()} for row in frame.iloc[start : start + 500].to_dict("records"))
 
 # %% ../../nbs/inner_loop/10_items.ipynb #16aaf85d
-def _plain(value: Any) -> Any:
-    """Return a value as JSON has it; what is missing is null."""
-    if isinstance(value, dict):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    if hasattr(value, "tolist"):
-        return _plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if value is None or isinstance(value, str | int | float | bool) else None if str(value) == "NaT" else str(value)
-
-
 def _value(row: Row, column: str, setting: str) -> Any:
     """Take a row's value; the only column of a row is meant whatever its name, but for its id; raises `ValueError`."""
     if column not in row and (len(row) != 1 or "id" in row):
         raise ValueError(f"no column '{column}' (columns: {', '.join(map(str, row))}). Name it as source.{setting}")
     value = row.get(column, next(iter(row.values())))
-    if _plain(value) in (None, ""):
+    if plain(value) in (None, ""):
         raise ValueError(f"nothing in column '{column}'")
     return value
 
 
 def _text(row: Row, column: str) -> str:
     value = _value(row, column, "text")
-    text = value if isinstance(value, str) else json.dumps(_plain(value), ensure_ascii=False)
+    text = value if isinstance(value, str) else json.dumps(plain(value), ensure_ascii=False)
     if not text.strip():
         raise ValueError(f"nothing but spaces in column '{column}'")
     return text
@@ -314,7 +301,7 @@ def _data(settings: Settings, project: LabelProject, row: Row, near: str) -> Row
         missing = [name for name in source.columns if name not in row]
         if missing:
             raise ValueError(f"no column {', '.join(missing)} (columns: {', '.join(map(str, row))})")
-        return {"row": {name: _plain(row[name]) for name in source.columns or row if name != source.id}}
+        return {"row": {name: plain(row[name]) for name in source.columns or row if name != source.id}}
     if project.medium == "compare":
         prompt = row["prompt"] if source.text not in row and "prompt" in row else _text(row, source.text)
         return {"prompt": str(prompt), "candidates": _candidates(row, source.columns)}
@@ -322,14 +309,14 @@ def _data(settings: Settings, project: LabelProject, row: Row, near: str) -> Row
         data = _picture(settings, project, _value(row, source.image, "image"), near)
     else:
         data = {"text": _text(row, source.text)}
-    return data | {name: _plain(row[name]) for name in source.columns if name in row and name not in data}
+    return data | {name: plain(row[name]) for name in source.columns if name in row and name not in data}
 
 
 def _candidates(row: Row, columns: Iterable[str]) -> list[Row]:
     """List what is to be compared: the named columns, or the column `candidates`; raises `ValueError` for fewer than two."""
     given: list[Any] = [{"name": name, "text": row[name]} for name in columns if name in row] or list(row.get("candidates") or [])
     texts = [one if isinstance(one, dict) else {"text": one} for one in given]
-    if len(texts) < 2 or any(_plain(one.get("text")) is None for one in texts):
+    if len(texts) < 2 or any(plain(one.get("text")) is None for one in texts):
         raise ValueError("fewer than two candidates. Name their columns in source.columns, or give a column 'candidates'")
     letters = "abcdefghijklmnopqrstuvwxyz"
     return [{"id": str(one.get("id") or letters[place % 26] + str(place // 26 or "")), "text": str(one["text"]),
@@ -338,7 +325,7 @@ def _candidates(row: Row, columns: Iterable[str]) -> list[Row]:
 # %% ../../nbs/inner_loop/10_items.ipynb #3f6f98d3
 def _id(project: LabelProject, row: Row, data: Row) -> str:
     if project.source.id:
-        value = _plain(row.get(project.source.id))
+        value = plain(row.get(project.source.id))
         if value in (None, ""):
             raise ValueError(f"nothing in column '{project.source.id}', which source.id names")
         return str(value)
@@ -350,7 +337,7 @@ def _begun(project: LabelProject, row: Row) -> tuple[Row, ...]:
     """Make proposals of the columns that texts to be written begin with."""
     return tuple({"id": f"text:{field.name}", "kind": "text", "label": field.name, "text": str(row[field.column]),
                   "source": f"column:{field.column}"}
-                 for field in project.fields if field.column and _plain(row.get(field.column)) not in (None, ""))
+                 for field in project.fields if field.column and plain(row.get(field.column)) not in (None, ""))
 
 
 def _item(settings: Settings, project: LabelProject, row: Row, source: str, near: str = "") -> LabelItem:
@@ -446,7 +433,7 @@ def _of_endpoint(settings: Settings, project: LabelProject, read_answers: Answer
 def _by_request(frame: "pd.DataFrame") -> dict[str, Row]:
     if "correlationid" not in frame:
         return {}
-    return {str(row.pop("correlationid")): {key: _plain(value) for key, value in row.items() if key != "time"}
+    return {str(row.pop("correlationid")): {key: plain(value) for key, value in row.items() if key != "time"}
             for row in _frame_rows(frame)}
 
 
