@@ -76,6 +76,16 @@ def drag_rtl(page: Any, words: str) -> None:
     page.mouse.up()
 
 
+def box_of(page: Any, selector: str, words: str = "") -> dict[str, float]:
+    """Wait for an element, and say where it is, in one look: what is drawn anew is another element a moment later."""
+    look = """([selector, words]) => {
+      const one = [...document.querySelectorAll(selector)].find(one => one.textContent.includes(words));
+      return one && one.getBoundingClientRect().toJSON();
+    }"""
+    found: dict[str, float] = page.wait_for_function(look, arg=[selector, words]).json_value()
+    return found
+
+
 def drawn(page: Any) -> None:
     """Wait for the next picture: what changed is drawn once a frame."""
     page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
@@ -123,6 +133,7 @@ def test_what_is_written_from_right_to_left(label: Any) -> None:
         for one in words:
             drag_rtl(page, one)
         assert cut(text, said(f"i{number}")) == [("person", one) for one in words]
+        drawn(page)
         drawn(page)
         tag, (_, right, _) = page.locator(".tag").last.bounding_box(), page.evaluate(PLACES, words[0])[0]
         assert tag["x"] + tag["width"] == pytest.approx(right, abs=4)  # its name stands where it begins: at the right
@@ -202,7 +213,7 @@ def test_nested_spans_lie_under_each_other_and_a_click_finds_each(label: Any) ->
     drag(page, "Zürich")
     page.keyboard.press("2")
     assert cut(text, said()) == [("group", "University of Zürich"), ("place", "Zürich")]
-    low, high = page.locator(".tag", has_text="group").bounding_box(), page.locator(".tag", has_text="place").bounding_box()
+    low, high = box_of(page, ".tag", "group"), box_of(page, ".tag", "place")
     assert low["y"] >= high["y"] + high["height"]
     (left, right, middle), _ = page.evaluate(PLACES, "Zürich")
     selected = page.locator(".row[aria-selected=true] .what")
@@ -214,8 +225,8 @@ def test_nested_spans_lie_under_each_other_and_a_click_finds_each(label: Any) ->
         found.append(selected.inner_text())
     assert found == ["place", "group", "place"]
     page.locator(".tag", has_text="group").click()
-    page.locator(".handle[data-end=start]").wait_for()
-    box, (start, _, _) = page.locator(".handle[data-end=start]").bounding_box(), page.evaluate(PLACES, "the")[0]
+    drawn(page)
+    box, (start, _, _) = box_of(page, ".handle[data-end=start]"), page.evaluate(PLACES, "the")[0]
     page.mouse.move(box["x"] + 6, box["y"] + 6)
     page.mouse.down()
     page.mouse.move(start + 2, box["y"] + 6, steps=4)
@@ -425,7 +436,7 @@ def test_a_hundred_thousand_characters_with_two_thousand_spans(label: Any) -> No
     page.keyboard.press("3")
     assert [(one["start"], one["end"]) for one in said() if one["label"] == "group"] == [(tokens[-6][0], tokens[-5][1])]
     drawn(page)
-    tag, paper = page.locator(".tag", has_text="group").bounding_box(), page.locator(".paper").bounding_box()
+    tag, paper = box_of(page, ".tag", "group"), box_of(page, ".paper")
     assert paper["y"] < tag["y"] < paper["y"] + paper["height"]  # what was marked is seen
     page.mouse.move(paper["x"] + 100, paper["y"] + 100)
     page.mouse.wheel(0, -3_000_000)
