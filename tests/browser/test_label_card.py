@@ -417,6 +417,8 @@ def test_a_killed_kernel_loses_nothing_that_was_shown_as_saved(page: Any, lab: A
     page.keyboard.press("Enter")
     shown(page, "i2")
     page.keyboard.press("2")
+    page.locator(".class[aria-pressed=true]").wait_for()
+    page.wait_for_timeout(300)  # what was said of the answer before is over
     saving(page, "saved")
     os.kill(int((lab.project / "kernel.pid").read_text()), signal.SIGKILL)
 
