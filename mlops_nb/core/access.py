@@ -7,6 +7,7 @@ __all__ = ['may', 'require']
 
 # %% ../../nbs/core/05_access.ipynb #ffc2fb80
 import csv
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ e = some(where (p.eft == allow))
 [matchers]
 m = r.persona == p.persona && r.resource == p.resource && g(p.role, r.role)
 """
+_ONE_AT_A_TIME = threading.Lock()  # casbin parses its matcher at every question; Python 3.11's parser fails two threads that parse together
 _INCLUDES = [("O", "C"), ("C", "ADS"), ("ADS", "R"), ("LAC", "LAR"), ("MC", "MR"), ("KVA", "KVR")]
 
 
@@ -62,7 +64,8 @@ def may(
     enforcer = _enforcer(folder, "preproduction" if settings.environment == "dev" else "production")
     fits = [p["persona"] for p in _rows(folder, "personas")
             if rule["who"] == "any" or (p["kind"] == "person" and p["per_project"] == "yes")]
-    return [persona for persona in fits if enforcer.enforce(persona, rule["resource"], rule["role"])]
+    with _ONE_AT_A_TIME:
+        return [persona for persona in fits if enforcer.enforce(persona, rule["resource"], rule["role"])]
 
 
 def require(settings: Settings, action: str) -> None:

@@ -1,5 +1,8 @@
 """Access: the two matrices decide, in every environment."""
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from mlops_nb.core.access import may, require
@@ -38,3 +41,14 @@ def test_an_edited_matrix_is_in_force_at_once(project):
 def test_an_unknown_action_names_the_known_ones(project):
     with pytest.raises(SpecificationError, match=r"No action 'fly'.*approve"):
         may(project, "fly")
+
+
+def test_threads_may_ask_at_the_same_time(project):
+    """Python 3.11 lost count in its parser when several threads parsed casbin's matcher."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            assert len({tuple(found) for found in pool.map(lambda _: may(project, "curate"), range(240))}) == 1
+    finally:
+        sys.setswitchinterval(before)

@@ -131,14 +131,11 @@ def test_a_table_is_the_same_however_many_rows_are_read_at_a_time(
     assert found["time"].dtype == "datetime64[us, UTC]"
 
 
-def test_many_records_take_little_time_and_little_more_memory_than_their_table(
+def test_many_records_take_little_more_memory_than_their_table(
         project: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """The benchmark `monitoring` reads a million; these are few enough for every day."""
     row = {f"x{n}": n / 7 for n in range(20)} | {"cut": "Ideal"}
     collect(project, *(event(str(number), row) for number in range(10_000)))
-    begin = time.process_time()
-    assert read_collected(project, BLUE, "model_inputs", NINE, NINE + HOUR).requests == 10_000
-    assert time.process_time() - begin < 1
     monkeypatch.setattr("mlops_nb.outer_loop.collected._BLOCK", 1_000)
     tracemalloc.start()
     frame = read_collected(project, BLUE, "model_inputs", NINE, NINE + HOUR).frame

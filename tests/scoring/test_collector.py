@@ -115,10 +115,8 @@ def test_a_large_payload_stands_in_a_file_beside_its_line(tmp_path: Path) -> Non
 def test_what_waits_is_bounded_by_its_bytes_and_the_rest_is_dropped_and_counted(tmp_path: Path) -> None:
     written = collector(tmp_path, {"model_inputs": 1.0, "request": 1.0})
     body = b" " * 3 * 2**20
-    began = time.perf_counter()
     for number in range(40):
         written.collect([[number]], None, str(number), "x", body=body)
-    assert time.perf_counter() - began < 0.5  # no request has waited for the disk
     written.close()
     counts = written.counts()
     assert counts["collected"]["request"] + counts["dropped"]["request:QueueFull"] == 40

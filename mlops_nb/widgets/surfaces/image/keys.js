@@ -26,7 +26,7 @@ function makeKeyboard({ api, now, view, masks, facts, shapes, selected, bounds, 
     const taken = now.grip >= 0 ? gripsOf(one)[now.grip] : null;
     now.live = { ...one, ...(taken ? moveGrip(one, now.grip, taken.x + right, taken.y + below, view.size) : shiftShape(one, right, below, view.size, bounds(one))) };
     clearTimeout(now.nudged);
-    now.nudged = setTimeout(settle, 500); // should nobody hear the key come up
+    now.nudged = setTimeout(settle, 3000); // should nobody hear the key come up; longer than any keyboard waits before it repeats
     view.need("hand");
   }
   function enter() {
