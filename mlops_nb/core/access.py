@@ -27,7 +27,7 @@ e = some(where (p.eft == allow))
 [matchers]
 m = r.persona == p.persona && r.resource == p.resource && g(p.role, r.role)
 """
-_ONE_AT_A_TIME = threading.Lock()  # casbin parses its matcher at every question; Python 3.11's parser fails two threads that parse together
+_ONE_AT_A_TIME = threading.Lock()  # casbin parses its matcher at each question, which two threads cannot do at once in Python 3.11
 _INCLUDES = [("O", "C"), ("C", "ADS"), ("ADS", "R"), ("LAC", "LAR"), ("MC", "MR"), ("KVA", "KVR")]
 
 
