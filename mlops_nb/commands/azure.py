@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mlops_nb.commands.options import As, By, Environment, State, Values, group, parse_values, settings_of
+from mlops_nb.commands.options import As, By, Environment, State, Values, acting, group, parse_values, settings_of
 from mlops_nb.terminal import busy, console, load_scenario, say, table
 
 if TYPE_CHECKING:
@@ -35,21 +35,18 @@ def check_files(
 
 
 @app.command("submit")
+@acting
 def submit_scenario(
+    settings: "Settings",
     scenario: Annotated[str, typer.Argument(help="Scenario: a file of ci/pipelines.")],
     values: Values = None,
-    env: Environment = "",
     stream: Annotated[bool, typer.Option("--stream/--no-stream", help="Watch it and fetch what it makes, or not.")] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only look what is missing and what would be sent.")] = False,
     every: Every = 5.0,
-    state: State = "",
-    by: By = "",
-    persona: As = "",
 ) -> None:
     """Run a scenario's pipeline on Azure ML, watch it, and fetch what it makes into a run folder."""
     from mlops_nb.azure import prepare, submit
 
-    settings = settings_of(env, state, by, persona)
     pipeline, given = load_scenario(settings, scenario, parse_values(values))
     client = _open(settings)
     if dry_run:
@@ -112,22 +109,19 @@ def cancel_run(run_id: RunId, env: Environment = "", state: State = "", by: By =
 
 
 @app.command("apply")
+@acting
 def apply_files(
+    settings: "Settings",
     files: Annotated[list[Path] | None, typer.Argument(help="YAML files with a $schema of Azure ML.")] = None,
     kinds: Annotated[
         list[str] | None, typer.Option("--kind", help="All of the project's files of a kind: environment, component, ...")
     ] = None,
     registry: Annotated[str, typer.Option("--registry", help="Into this Azure ML registry, not the workspace.")] = "",
-    env: Environment = "",
-    state: State = "",
-    by: By = "",
-    persona: As = "",
 ) -> None:
     """Create or update on Azure ML what files describe: assets, compute, endpoints, deployments, schedules, monitors."""
     from mlops_nb.azure import apply, project_files
     from mlops_nb.core.records import SpecificationError
 
-    settings = settings_of(env, state, by, persona)
     named = [*(files or []), *(project_files(settings, kinds) if kinds else [])]
     if not named:
         raise SpecificationError(["Nothing to apply. Name files, or a kind of them with --kind."])

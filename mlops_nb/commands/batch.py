@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mlops_nb.commands.options import As, By, Environment, State, group, settings_of
+from mlops_nb.commands.options import acting, group, looking
 from mlops_nb.terminal import busy, console, say, table
 
 if TYPE_CHECKING:
@@ -28,7 +28,9 @@ Stream = Annotated[bool, typer.Option("--stream/--no-stream", help="Wait and wat
 
 
 @app.command()
+@acting
 def score(
+    settings: "Settings",
     model: Model,
     data: Annotated[str, typer.Argument(metavar="INPUT", help="Folder, file, glob in quotes, or fsspec address.")],
     output: Output = "",
@@ -36,15 +38,10 @@ def score(
     form: Form = "",
     stream: Stream = True,
     file: File = None,
-    env: Environment = "",
-    state: State = "",
-    by: By = "",
-    persona: As = "",
 ) -> None:
     """Score files with a model; the same command again goes on with a job that was killed."""
     from mlops_nb.outer_loop import batch
 
-    settings = settings_of(env, state, by, persona)
     _check(form)
     found = _approved(settings, model, file)
     with _progress() as show:
@@ -53,21 +50,18 @@ def score(
 
 
 @app.command()
+@acting
 def deploy(
+    settings: "Settings",
     model: Model,
     endpoint: Annotated[str, typer.Option("--endpoint", help="Endpoint.", show_default="the model's name and -batch")] = "",
     deployment: Annotated[str, typer.Option("--deployment", help="Deployment.", show_default="as the file names it")] = "",
     default: Annotated[bool, typer.Option("--default/--no-default", help="Whether it answers when none is named.")] = True,
     file: File = None,
-    env: Environment = "",
-    state: State = "",
-    by: By = "",
-    persona: As = "",
 ) -> None:
     """Put an approved model behind a batch endpoint."""
     from mlops_nb.outer_loop import batch
 
-    settings = settings_of(env, state, by, persona)
     found = _approved(settings, model, file)
     name = endpoint or f"{found.name.removeprefix(f'{settings.environment}.')}-batch"
     made = batch.deploy(settings, name, found, deployment, file or "", default)
@@ -75,7 +69,9 @@ def deploy(
 
 
 @app.command()
+@acting
 def invoke(
+    settings: "Settings",
     endpoint: Annotated[str, typer.Argument(help="Endpoint.")],
     data: Annotated[str, typer.Option("--input", help="Folder, file, glob in quotes, or fsspec address.")],
     output: Output = "",
@@ -83,15 +79,10 @@ def invoke(
     workers: Workers = 0,
     form: Form = "",
     stream: Stream = True,
-    env: Environment = "",
-    state: State = "",
-    by: By = "",
-    persona: As = "",
 ) -> None:
     """Score files through a batch endpoint; the same command again goes on with a job that was killed."""
     from mlops_nb.outer_loop import batch
 
-    settings = settings_of(env, state, by, persona)
     _check(form)
     with _progress() as show:
         done = batch.invoke(settings, endpoint, data, output, deployment, workers=workers, form=form, show=show, wait=stream)
@@ -99,11 +90,11 @@ def invoke(
 
 
 @app.command("list")
-def list_(env: Environment = "", state: State = "") -> None:
+@looking
+def list_(settings: "Settings") -> None:
     """Show the batch endpoints and jobs of the environment."""
     from mlops_nb.outer_loop import batch
 
-    settings = settings_of(env, state)
     found, known = batch.jobs(settings), batch.endpoints(settings)
     if known:
         rows = [(e["endpoint"], e["deployment"] + " (default)" * e["default"], e["model"].removeprefix("model:")) for e in known]
@@ -116,11 +107,11 @@ def list_(env: Environment = "", state: State = "") -> None:
 
 
 @app.command()
-def show(job: JobId, env: Environment = "", state: State = "") -> None:
+@looking
+def show(settings: "Settings", job: JobId) -> None:
     """Show how a job stands, and which files failed, with the reasons."""
     from mlops_nb.outer_loop import batch
 
-    settings = settings_of(env, state)
     found = batch.status(settings, job)
     table(found.id, ("", ""), _facts(found))
     failed = batch.errors(settings, job)
@@ -130,38 +121,40 @@ def show(job: JobId, env: Environment = "", state: State = "") -> None:
 
 
 @app.command()
+@acting
 def resume(
-    job: JobId, stream: Stream = True, env: Environment = "", state: State = "", by: By = "", persona: As = ""
+    settings: "Settings",
+    job: JobId, stream: Stream = True
 ) -> None:
     """Go on with a job that was killed, cancelled or has failed; of a failed one, failed files are tried again."""
     from mlops_nb.outer_loop import batch
 
     with _progress() as show:
-        done = batch.resume(settings_of(env, state, by, persona), job, show, stream)
+        done = batch.resume(settings, job, show, stream)
     _tell(done)
 
 
 @app.command()
-def cancel(job: JobId, env: Environment = "", state: State = "", by: By = "", persona: As = "") -> None:
+@acting
+def cancel(settings: "Settings", job: JobId) -> None:
     """Stop a job; what is finished is kept, `resume` goes on from there."""
     from mlops_nb.outer_loop import batch
 
     with busy(f"cancelling {job}"):
-        found = batch.cancel(settings_of(env, state, by, persona), job)
+        found = batch.cancel(settings, job)
     say(f"{found.id} is {found.state}, with {found.rows:,} rows. To go on: mlops-nb batch resume {found.id}")
 
 
 @app.command()
+@looking
 def results(
+    settings: "Settings",
     job: JobId,
     rows: Annotated[int, typer.Option("-n", help="How many.", min=1)] = 10,
-    env: Environment = "",
-    state: State = "",
 ) -> None:
     """Show the first predictions of a job, and where all of them are; of one under way, those that it has made so far."""
     from mlops_nb.outer_loop import batch
 
-    settings = settings_of(env, state)
     found = batch.status(settings, job)
     frame = batch.results(settings, job, rows)
     table(found.id, tuple(map(str, frame.columns)), [tuple(map(str, row)) for row in frame.itertuples(index=False)])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from mlops_nb.commands.options import As, By, Environment, State, group, settings_of
+from mlops_nb.commands.options import acting, group, looking
 from mlops_nb.terminal import busy, say, table
 
 if TYPE_CHECKING:
@@ -34,11 +34,11 @@ def only_here(settings: "Settings", what: str) -> None:
 
 
 @app.command("list")
-def list_(env: Environment = "", state: State = "") -> None:
+@looking
+def list_(settings: "Settings") -> None:
     """List the endpoints of an environment, with their deployments."""
     from mlops_nb.outer_loop import online
 
-    settings = settings_of(env, state)
     if found := (on_azure(settings) or online).endpoint_status(settings):
         show_endpoints(found)
     else:
@@ -46,13 +46,13 @@ def list_(env: Environment = "", state: State = "") -> None:
 
 
 @app.command("show")
-def show(endpoint: Endpoint, env: Environment = "", state: State = "") -> None:
+@looking
+def show(settings: "Settings", endpoint: Endpoint) -> None:
     """Show an endpoint: its address, who is let in, its deployments, their instances, what they answered."""
     from mlops_nb.outer_loop import online
     from mlops_nb.outer_loop.client import base_address
     from mlops_nb.outer_loop.state import read_status, read_wanted
 
-    settings = settings_of(env, state)
     if there := on_azure(settings):
         show_endpoints(there.endpoint_status(settings, endpoint))
         return
@@ -89,11 +89,11 @@ def show_endpoints(found: list[dict[str, Any]]) -> None:
 
 
 @app.command("start")
-def start(endpoint: Endpoint, env: Environment = "", state: State = "", by: By = "", persona: As = "") -> None:
+@acting
+def start(settings: "Settings", endpoint: Endpoint) -> None:
     """Start an endpoint again, as it was."""
     from mlops_nb.outer_loop import online
 
-    settings = settings_of(env, state, by, persona)
     only_here(settings, "start")
     with busy(f"starting {endpoint}"):
         online.start(settings, endpoint)
@@ -101,31 +101,28 @@ def start(endpoint: Endpoint, env: Environment = "", state: State = "", by: By =
 
 
 @app.command("stop")
-def stop(endpoint: Endpoint, env: Environment = "", state: State = "", by: By = "", persona: As = "") -> None:
+@acting
+def stop(settings: "Settings", endpoint: Endpoint) -> None:
     """Stop an endpoint; what it is stays written, `start` brings it back."""
     from mlops_nb.outer_loop import online
 
-    settings = settings_of(env, state, by, persona)
     only_here(settings, "stop")
     online.stop(settings, endpoint)
     say(f"{endpoint} is stopped.")
 
 
 @app.command("remove")
+@acting
 def remove(
+    settings: "Settings",
     endpoint: Endpoint,
     deployment: Annotated[str, typer.Argument(help="Deployment; none: the endpoint itself.")] = "",
     yes: Annotated[bool, typer.Option("--yes", help="Remove the whole endpoint, with its keys, without asking.")] = False,
-    env: Environment = "",
-    state: State = "",
-    by: By = "",
-    persona: As = "",
 ) -> None:
     """Remove a deployment that has no traffic, or a whole endpoint; logs and collected data stay."""
     from mlops_nb.core.records import SpecificationError
     from mlops_nb.outer_loop import online
 
-    settings = settings_of(env, state, by, persona)
     if not deployment and not yes:
         found = (on_azure(settings) or online).endpoint_status(settings, endpoint)
         known = ", ".join(one["deployment"] for one in found) or "none"
@@ -135,7 +132,8 @@ def remove(
 
 
 @app.command("serve")
-def serve(endpoint: Endpoint, env: Environment = "", state: State = "", by: By = "", persona: As = "") -> None:
+@acting
+def serve(settings: "Settings", endpoint: Endpoint) -> None:
     """Serve an endpoint from this process, until it is ended: what a systemd unit calls. Takes systemd's socket if there is one."""
     import os
     import socket
@@ -144,7 +142,6 @@ def serve(endpoint: Endpoint, env: Environment = "", state: State = "", by: By =
     from mlops_nb.core.records import SpecificationError
     from mlops_nb.outer_loop import state as states
 
-    settings = settings_of(env, state, by, persona)
     only_here(settings, "serve")
     access.require(settings, "deploy")
     states.check_host(settings)
@@ -164,19 +161,18 @@ def serve(endpoint: Endpoint, env: Environment = "", state: State = "", by: By =
 
 
 @app.command("logs")
+@looking
 def logs(
+    settings: "Settings",
     endpoint: Endpoint,
     deployment: Annotated[str, typer.Option("--deployment", help="Of this deployment's processes; by default the host's.")] = "",
     traffic: Annotated[bool, typer.Option("--traffic", help="The requests, one JSON object a line, with Azure's columns.")] = False,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is written.")] = False,
     count: Annotated[int, typer.Option("-n", help="Lines to begin with.", min=0)] = 50,
-    env: Environment = "",
-    state: State = "",
 ) -> None:
     """Print the newest lines of an endpoint's logs."""
     from mlops_nb.core.records import SpecificationError
 
-    settings = settings_of(env, state)
     if deployment and traffic:
         raise SpecificationError(["--traffic is the whole endpoint's: leave --deployment out; the lines name it as DeploymentName."])
     if there := on_azure(settings):
@@ -244,24 +240,24 @@ def _follow(settings: "Settings", endpoint: str, deployment: str, traffic: bool,
 
 
 @app.command("metrics")
-def metrics(endpoint: Endpoint, env: Environment = "", state: State = "") -> None:
+@looking
+def metrics(settings: "Settings", endpoint: Endpoint) -> None:
     """Print an endpoint's metrics, under Azure Monitor's names, as Prometheus reads them."""
     from mlops_nb.outer_loop.client import fetch
 
-    settings = settings_of(env, state)
     only_here(settings, "metrics")
     print(fetch(settings, endpoint, "/metrics", timeout=10).decode(), end="")
 
 
 @app.command("get-credentials")
+@looking
 def get_credentials(
+    settings: "Settings",
     endpoint: Endpoint,
     key: Annotated[
         Literal["primary", "secondary", "token"] | None,
         typer.Option("--key", help="Print just this one; by default, what its auth_mode takes.", show_default=False),
     ] = None,
-    env: Environment = "",
-    state: State = "",
 ) -> None:
     """Print what opens an endpoint: its keys, or a token that ends within the hour."""
     import json
@@ -269,7 +265,6 @@ def get_credentials(
     from mlops_nb.outer_loop import credentials
     from mlops_nb.outer_loop.state import read_wanted
 
-    settings = settings_of(env, state)
     if there := on_azure(settings):
         known = there.keys(settings, endpoint)
         print(_one(endpoint, known, key) if key else json.dumps(known, indent=1))
@@ -292,18 +287,15 @@ def _one(endpoint: str, known: dict[str, str], key: str) -> str:
 
 
 @app.command("regenerate-keys")
+@acting
 def regenerate_keys(
+    settings: "Settings",
     endpoint: Endpoint,
     key_type: Annotated[Literal["primary", "secondary"], typer.Option("--key-type", help="Which of the two.")],
-    env: Environment = "",
-    state: State = "",
-    by: By = "",
-    persona: As = "",
 ) -> None:
     """Replace one key of an endpoint; the other one goes on being good."""
     from mlops_nb.outer_loop import credentials
 
-    settings = settings_of(env, state, by, persona)
     (on_azure(settings) or credentials).regenerate(settings, endpoint, key_type)
-    where = "" if not env else f" --env {env}"
+    where = "" if settings.environment == "dev" else f" --env {settings.environment}"
     say(f"{endpoint} has a new {key_type} key: mlops-nb endpoint get-credentials {endpoint}{where} --key {key_type}")

@@ -1,12 +1,15 @@
 """Generate what hosts an endpoint beside our own processes."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mlops_nb.commands.options import As, By, Environment, State, group, settings_of
+from mlops_nb.commands.options import acting, group
 from mlops_nb.terminal import say
+
+if TYPE_CHECKING:
+    from mlops_nb.core.settings import Settings
 
 app = group("Generate what hosts an endpoint elsewhere: nginx, systemd units, Kubernetes manifests.")
 
@@ -18,7 +21,9 @@ User = Annotated[str, typer.Option("--user", help="Who runs the units.", show_de
 
 
 @app.command()
+@acting
 def nginx(
+    settings: "Settings",
     endpoint: Endpoint,
     out: Out = None,
     listen: Annotated[str, typer.Option("--listen", help="ADDRESS:PORT; by default the endpoint's own.")] = "",
@@ -31,10 +36,6 @@ def nginx(
     group: Annotated[
         str, typer.Option("--group", help="That may use the sockets: www-data for the machine's own nginx.")
     ] = "",
-    env: Environment = "",
-    state: State = "",
-    by: By = "",
-    persona: As = "",
 ) -> None:
     """Generate nginx's configuration of an endpoint, and systemd units of its workers and of an nginx of its own."""
     from mlops_nb.hosting.nginx import write_nginx
@@ -42,31 +43,31 @@ def nginx(
     servers: dict[str, list[str]] = {}
     for name, address in _pairs(server):
         servers.setdefault(name, []).append(address)
-    paths = write_nginx(settings_of(env, state, by, persona), endpoint, out, runtime, servers, listen, user, group)
+    paths = write_nginx(settings, endpoint, out, runtime, servers, listen, user, group)
     _show(paths, "Try it: nginx -e stderr -t -p FOLDER -c nginx.conf. The keys are in keys.conf: keep it out of git.")
 
 
 @app.command()
+@acting
 def systemd(
+    settings: "Settings",
     endpoint: Endpoint,
     out: Out = None,
     user: User = "",
     memory: Annotated[str, typer.Option("--memory", help="Most it may take, e.g. 8G.", show_default="no limit")] = "",
-    env: Environment = "",
-    state: State = "",
-    by: By = "",
-    persona: As = "",
 ) -> None:
     """Generate systemd units of an endpoint with our own front: a listening socket, and the service behind it."""
     from mlops_nb.hosting.systemd import write_systemd
 
-    paths = write_systemd(settings_of(env, state, by, persona), endpoint, out, user, memory)
+    paths = write_systemd(settings, endpoint, out, user, memory)
     socket = next(path.name for path in paths if path.suffix == ".socket")
     _show(paths, f"Copy them to /etc/systemd/system, stop the endpoint, then: systemctl enable --now {socket}")
 
 
 @app.command()
+@acting
 def kubernetes(
+    settings: "Settings",
     endpoint: Endpoint,
     out: Out = None,
     image: Annotated[
@@ -91,17 +92,12 @@ def kubernetes(
             "--file", help="Deployment file; repeat for more.", show_default="environments/<env>/deployment.yml"
         ),
     ] = None,
-    env: Environment = "",
-    state: State = "",
-    by: By = "",
-    persona: As = "",
 ) -> None:
     """Generate Kubernetes manifests of an endpoint, for any cluster (--image) or for Azure ML's (--compute)."""
     from mlops_nb.hosting.kubernetes import Cluster, write_kubernetes
 
     images = dict(_images(image))
     cluster = Cluster(images, front_image, namespace, entrance, claim) if image or front_image else None
-    settings = settings_of(env, state, by, persona)
     paths = write_kubernetes(settings, endpoint, out, cluster, compute, file or (), instance_type)
     _show(paths, "manifests.yml says in its head what is not as on Azure." if cluster else "")
 

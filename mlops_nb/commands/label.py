@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mlops_nb.commands.options import As, By, Environment, State, group, settings_of
+from mlops_nb.commands.options import By, Environment, State, acting, group, looking, settings_of
 from mlops_nb.terminal import busy, say, table
 
 if TYPE_CHECKING:
@@ -49,18 +49,16 @@ def _open(settings: "Settings", name: str) -> "Store":
 
 
 @app.command("create")
+@acting
 def create(
+    settings: "Settings",
     file: Annotated[Path, typer.Argument(help="The project's file: task, classes, people, source.")],
-    env: Environment = "",
-    state: State = "",
-    by: By = "",
-    persona: As = "",
 ) -> None:
     """Create a project from its file, or put a new version of it; exit 2 where answers stand against the change."""
     from mlops_nb.inner_loop import store as stores
     from mlops_nb.inner_loop.labeling import load_project
 
-    settings, project = settings_of(env, state, by, persona), load_project(file)
+    settings, project = settings, load_project(file)
     with stores.create(settings, project, file.read_text()) as store:
         say(f"{project.name}: {project.task}, version {store.version} of its file.")
         if not store.progress()["items"]:
@@ -68,17 +66,14 @@ def create(
 
 
 @app.command("add")
+@acting
 def add(
+    settings: "Settings",
     name: Name,
-    env: Environment = "",
-    state: State = "",
-    by: By = "",
-    persona: As = "",
 ) -> None:
     """Add the items of the project's source; those that are there already are passed over. What cannot be read is listed."""
     from mlops_nb.inner_loop.items import gather
 
-    settings = settings_of(env, state, by, persona)
     problems: list[str] = []
     with _open(settings, name) as store, busy("reading"):
         project = store.project
@@ -148,22 +143,20 @@ def import_(
 
 
 @app.command("export")
+@acting
 def export(
+    settings: "Settings",
     name: Name,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder; what was exported there before is replaced at once.")],
     format_: Format,
     which: Annotated[str, typer.Option("--which", help="final, submitted (everybody's), or a person's name.")] = "final",
     images: Annotated[str, typer.Option("--images", help="Address that is put before the pictures' relative ones.")] = "",
     pictures: Annotated[bool, typer.Option("--pictures", help="Copy the pictures along.")] = False,
-    env: Environment = "",
-    state: State = "",
-    by: By = "",
-    persona: As = "",
 ) -> None:
     """Write a project's labels, with a manifest that says from which version of the project they are."""
     from mlops_nb.inner_loop.formats import export_labels
 
-    with _open(settings_of(env, state, by, persona), name) as store:
+    with _open(settings, name) as store:
         with busy("exporting"):
             folder = export_labels(store, output, format_, which, images, pictures)
         count = sum(1 for _ in store.labeled(which))
@@ -174,22 +167,19 @@ def export(
 
 
 @app.command("next")
+@acting
 def next_(
+    settings: "Settings",
     name: Name,
     count: Annotated[int, typer.Option("--count", help="So many, those in hand included.", min=1, max=1000)] = 1,
     role: Annotated[str, typer.Option("--role", help="label or review.")] = "label",
     give_back: Annotated[bool, typer.Option("--give-back", help="Give back what is in hand, and take nothing.")] = False,
     as_json: AsJson = False,
-    env: Environment = "",
-    state: State = "",
-    by: By = "",
-    persona: As = "",
 ) -> None:
     """Hand out the next item and print it; exit 3 while others have to answer first."""
     from mlops_nb.core.records import GateClosed
     from mlops_nb.inner_loop import leases
 
-    settings = settings_of(env, state, by, persona)
     with _open(settings, name) as store:
         if give_back:
             say(f"{_count(leases.give_back(store, settings.user), 'item')} given back.")
@@ -220,42 +210,37 @@ def _row(item: "LabelItem") -> tuple[str, ...]:
 
 
 @app.command("page")
+@acting
 def page(
+    settings: "Settings",
     name: Name,
     role: Annotated[str, typer.Option("--role", help="label or review.")] = "label",
     port: Annotated[int, typer.Option("--port", help="Port; 0: any free one.", min=0, max=65535)] = 0,
     people: Annotated[
         list[str] | None, typer.Option("--for", help="Who gets a link; repeat for more.", show_default="the project's people")
     ] = None,
-    env: Environment = "",
-    state: State = "",
-    by: By = "",
-    persona: As = "",
 ) -> None:
     """Serve a page on which people label or review without JupyterLab, until it is stopped; prints everybody's own link."""
     from mlops_nb.widgets import label_page
 
-    label_page.serve(settings_of(env, state, by, persona), name, role, port, people or ())
+    label_page.serve(settings, name, role, port, people or ())
 
 
 # --- how far, and how well ---------------------------------------------------------------------------------------------
 
 
 @app.command("status")
+@acting
 def status(
+    settings: "Settings",
     name: Annotated[str, typer.Argument(help="Labeling project.", show_default="all")] = "",
     wait: Annotated[bool, typer.Option("--wait", help="Exit 3 while people are needed.")] = False,
     as_json: AsJson = False,
-    env: Environment = "",
-    state: State = "",
-    by: By = "",
-    persona: As = "",
 ) -> None:
     """Say how far a project is, or all of them."""
     from mlops_nb.inner_loop.sessions import wait_for_people
     from mlops_nb.inner_loop.store import list_projects
 
-    settings = settings_of(env, state, by, persona)
     names = [name] if name else list_projects(settings)
     told = {}
     for one in names:
@@ -301,20 +286,18 @@ def _number(value: Any) -> str:
 
 
 @app.command("agreement")
+@acting
 def agreement(
+    settings: "Settings",
     name: Name,
     by_class: Annotated[bool, typer.Option("--by-class", help="Also for each class by itself.")] = False,
     as_json: AsJson = False,
-    env: Environment = "",
-    state: State = "",
-    by: By = "",
-    persona: As = "",
 ) -> None:
     """Say how far people agree, with 95 % intervals, and how each of them does."""
     from mlops_nb.inner_loop.agreement import measure
     from mlops_nb.inner_loop.review import report
 
-    with _open(settings_of(env, state, by, persona), name) as store, busy("comparing"):
+    with _open(settings, name) as store, busy("comparing"):
         found, people = measure(store, by_class), report(store)
     if as_json:
         rows = json.loads(people.reset_index().to_json(orient="records"))
@@ -340,7 +323,9 @@ def agreement(
 
 
 @app.command("review")
+@acting
 def review(
+    settings: "Settings",
     name: Name,
     accept: Annotated[str, typer.Option("--accept", help="Item whose consensus is right; it is final then.")] = "",
     reject: Annotated[str, typer.Option("--reject", help="Item with an answer that is to be given again.")] = "",
@@ -348,10 +333,6 @@ def review(
     adopt: Annotated[str, typer.Option("--adopt", help="Item for which the answer of --whose is right; it is final then.")] = "",
     reason: Reason = "",
     again: Annotated[bool, typer.Option("--again", help="Also judge what is in dispute, by the file as it is now.")] = False,
-    env: Environment = "",
-    state: State = "",
-    by: By = "",
-    persona: As = "",
 ) -> None:
     """Make final what people agree on, and list what a reviewer has to decide; or decide on one item."""
     from mlops_nb.core.records import SpecificationError
@@ -361,7 +342,7 @@ def review(
         raise SpecificationError(["--accept, --reject, --adopt: decide on one thing at a time."])
     if (whose or reason) and not (accept or reject or adopt):
         raise SpecificationError(["--whose, --reason: say what is decided, with --accept, --reject or --adopt."])
-    with _open(settings_of(env, state, by, persona), name) as store:
+    with _open(settings, name) as store:
         if accept:
             reviews.accept(store, accept, reason)
         elif reject:
@@ -412,21 +393,19 @@ def _said(annotations: Any) -> str:
 
 
 @app.command("propose")
+@acting
 def propose(
+    settings: "Settings",
     name: Name,
     model: Annotated[str, typer.Option("--model", help="MLflow address of any model.", show_default="the project file's")] = "",
     limit: Annotated[int, typer.Option("--limit", help="At most so many items; 0: all that are open.", min=0)] = 0,
-    env: Environment = "",
-    state: State = "",
-    by: By = "",
-    persona: As = "",
 ) -> None:
     """Let a model propose annotations on the open items, marked as its own."""
     from mlops_nb.core.records import SpecificationError
     from mlops_nb.inner_loop import proposals
 
     problems: list[str] = []
-    with _open(settings_of(env, state, by, persona), name) as store:
+    with _open(settings, name) as store:
         if not (model or store.project.model.name):
             raise SpecificationError([f"{name} names no model. Pass --model models:/NAME/VERSION, or put `model:` into its file."])
         with busy("proposing"):
@@ -437,38 +416,34 @@ def propose(
 
 
 @app.command("rank")
+@acting
 def rank(
+    settings: "Settings",
     name: Name,
     strategy: Annotated[
         str, typer.Option("--strategy", help="order, random, uncertainty, diversity or wrong.", show_default="the project file's")
     ] = "",
-    env: Environment = "",
-    state: State = "",
-    by: By = "",
-    persona: As = "",
 ) -> None:
     """Put the open items into the order in which they are handed out."""
     from mlops_nb.inner_loop import sampling
 
-    with _open(settings_of(env, state, by, persona), name) as store, busy("ranking"):
+    with _open(settings, name) as store, busy("ranking"):
         ranks = sampling.rank(store, strategy)
         say(f"{_count(len(ranks), 'open item')} put into order: {strategy or store.project.sampling.strategy}.")
 
 
 @app.command("replay")
+@acting
 def replay(
+    settings: "Settings",
     name: Name,
     repair: Annotated[bool, typer.Option("--repair", help="Put right what differs: the events are the truth.")] = False,
-    env: Environment = "",
-    state: State = "",
-    by: By = "",
-    persona: As = "",
 ) -> None:
     """Compute all answers and counts from the events; exit 2 if something else is kept."""
     from mlops_nb.core.records import SpecificationError
     from mlops_nb.inner_loop.store import open_store
 
-    with open_store(settings_of(env, state, by, persona), name, check=True) as store, busy("replaying"):
+    with open_store(settings, name, check=True) as store, busy("replaying"):
         found = store.replay(repair)
         if found and not repair:
             raise SpecificationError([*found, f"mlops-nb label replay {name} --repair puts this right."])
@@ -479,16 +454,16 @@ def replay(
 
 
 @app.command("history")
+@looking
 def history(
+    settings: "Settings",
     name: Name,
     item: Annotated[str, typer.Argument(help="Its id.")],
     whose: Annotated[str, typer.Option("--whose", help="Only this person's answer.", show_default="everybody's")] = "",
     as_json: AsJson = False,
-    env: Environment = "",
-    state: State = "",
 ) -> None:
     """List everything that was ever done with an item: when, by whom, how long it took."""
-    with _open(settings_of(env, state), name) as store:
+    with _open(settings, name) as store:
         events = list(store.events(store.item(item).id, whose or None))
     if as_json:
         print(json.dumps([dataclasses.asdict(event) for event in events], indent=1))

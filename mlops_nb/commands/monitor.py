@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mlops_nb.commands.compare import compare
-from mlops_nb.commands.options import As, By, Environment, State, group, settings_of
+from mlops_nb.commands.options import acting, group, looking
 from mlops_nb.terminal import run_scenario, say, table
 
 if TYPE_CHECKING:
@@ -134,18 +134,15 @@ def _look(settings: "Settings", name: str, file: str, truth: str, at: dt.datetim
 
 
 @app.command()
+@acting
 def once(
+    settings: "Settings",
     name: Target,
     file: File = "",
     ground_truth: Truth = "",
     at: Annotated[str, typer.Option("--at", help="When the windows end, ISO 8601.", show_default="now")] = "",
-    env: Environment = "",
-    state: State = "",
-    by: By = "",
-    persona: As = "",
 ) -> None:
     """Look at an endpoint now, and do what its policy says."""
-    settings = settings_of(env, state, by, persona)
     run, alert = _look(settings, name, file, ground_truth, _past(at, "--at") if at else None)
     rows = [
         (s["name"], s["feature"], s["metric"], _number(s["value"]), _number(s["threshold"]), s["problem"] or "breached")
@@ -209,12 +206,10 @@ def _show_undecided(settings: "Settings", alert: "Alert") -> None:
 
 
 @app.command()
+@acting
 def start(
+    settings: "Settings",
     names: Annotated[list[str] | None, typer.Argument(help="Monitors; by default all of the environment.")] = None,
-    env: Environment = "",
-    state: State = "",
-    by: By = "",
-    persona: As = "",
 ) -> None:
     """Look when the monitors' triggers say so, deliver notices and carry out actions, until it is stopped."""
     from mlops_nb.commands.schedule import tell
@@ -222,7 +217,6 @@ def start(
     from mlops_nb.core.schedule import find_schedules
     from mlops_nb.scheduler import follow
 
-    settings = settings_of(env, state, by, persona)
     known = [schedule.name for schedule in find_schedules(settings) if schedule.endpoint]
     there = f"(monitors: {', '.join(known) or 'none'})"
     if wrong := [f"No monitor '{name}' in environments/{settings.environment} {there}." for name in names or () if name not in known]:
@@ -233,22 +227,19 @@ def start(
 
 
 @app.command()
+@acting
 def backfill(
+    settings: "Settings",
     name: Target,
     begin: Annotated[str, typer.Option("--from", help="First moment that counts, ISO 8601.")],
     end: Annotated[str, typer.Option("--to", help="Last moment that counts.", show_default="now")] = "",
     file: File = "",
     ground_truth: Truth = "",
-    env: Environment = "",
-    state: State = "",
-    by: By = "",
-    persona: As = "",
 ) -> None:
     """Compute the windows of past times when a monitor was due; they are history, and lead to nothing."""
     from mlops_nb.core.records import SpecificationError
     from mlops_nb.core.schedule import read_schedule
 
-    settings = settings_of(env, state, by, persona)
     first, last = _past(begin, "--from"), _past(end, "--to") if end else dt.datetime.now(dt.UTC)
     if last < first:
         raise SpecificationError([f"--to {end} lies before --from {begin}."])
@@ -305,12 +296,12 @@ def _seen(settings: "Settings", run: "Run") -> str:
 
 
 @app.command()
-def status(env: Environment = "", state: State = "", as_json: AsJson = False) -> None:
+@looking
+def status(settings: "Settings", as_json: AsJson = False) -> None:
     """Show the monitors: what they saw last, what is open, and when they look next."""
     from mlops_nb.core.schedule import outlook, read_schedule
     from mlops_nb.outer_loop import history
 
-    settings = settings_of(env, state)
     rows = []
     for found in _monitors(settings):
         seen = history.windows(settings, found.name, last=1)
@@ -330,20 +321,19 @@ def status(env: Environment = "", state: State = "", as_json: AsJson = False) ->
 
 
 @app.command("history")
+@looking
 def history_(
+    settings: "Settings",
     name: Only = "",
     signal: Annotated[str, typer.Option("--signal", help="Numbers of this signal.")] = "",
     metric: Annotated[str, typer.Option("--metric", help="Numbers of this metric.")] = "",
     feature: Annotated[str, typer.Option("--feature", help="Numbers of this feature.")] = "",
     last: Annotated[int, typer.Option("-n", help="Windows, the newest; 0: all.", min=0)] = 20,
-    env: Environment = "",
-    state: State = "",
     as_json: AsJson = False,
 ) -> None:
     """Show the windows that were looked at; with --signal, --metric or --feature the numbers in them."""
     from mlops_nb.outer_loop import history
 
-    settings = settings_of(env, state)
     name = _known_monitor(settings, name)
     rows: list[dict[str, Any]]
     if signal or metric or feature:
@@ -361,17 +351,16 @@ def history_(
 
 
 @app.command()
+@looking
 def alerts(
+    settings: "Settings",
     name: Only = "",
     only: Annotated[str, typer.Option("--only", help="Only in this state.")] = "",
-    env: Environment = "",
-    state: State = "",
     as_json: AsJson = False,
 ) -> None:
     """List the alerts, the newest last."""
     from mlops_nb.outer_loop import history
 
-    settings = settings_of(env, state)
     found = history.alerts(settings, _known_monitor(settings, name), _known_state("alerts", only))
     _show([_of_alert(raised, as_json) for raised in found], f"Alerts of {settings.environment}", "No alerts.", as_json)
 
@@ -389,17 +378,16 @@ def _of_alert(raised: "Raised", whole: bool) -> dict[str, Any]:
 
 
 @app.command()
+@looking
 def actions(
+    settings: "Settings",
     name: Only = "",
     only: Annotated[str, typer.Option("--only", help="Only in this state.")] = "",
-    env: Environment = "",
-    state: State = "",
     as_json: AsJson = False,
 ) -> None:
     """List what was decided, the newest last: what waits for a person, what was done, what the policy held back."""
     from mlops_nb.outer_loop import history
 
-    settings = settings_of(env, state)
     found = history.actions(settings, _known_monitor(settings, name), _known_state("actions", only))
     rows = [asdict(action) if as_json else
             {"id": action.id, "what": action.kind, "of": action.subject, "state": action.state, "mode": action.mode, "at": action.at,
@@ -461,37 +449,37 @@ def _number(value: float | None) -> str:
 
 
 @app.command()
-def acknowledge(id: Id, reason: Reason = "", env: Environment = "", state: State = "", by: By = "", persona: As = "") -> None:
+@acting
+def acknowledge(settings: "Settings", id: Id, reason: Reason = "") -> None:
     """Say that you have seen an alert and see to it."""
     from mlops_nb.outer_loop import history
 
-    _tell_alert(history.acknowledge(settings_of(env, state, by, persona), id, reason))
+    _tell_alert(history.acknowledge(settings, id, reason))
 
 
 @app.command()
+@acting
 def snooze(
+    settings: "Settings",
     id: Id,
     until: Annotated[str, typer.Option("--until", help="ISO 8601, or a duration such as PT4H.", show_default="P1D")] = "P1D",
     reason: Reason = "",
-    env: Environment = "",
-    state: State = "",
-    by: By = "",
-    persona: As = "",
 ) -> None:
     """Put an alert aside for a time."""
     from mlops_nb.outer_loop import history
     from mlops_nb.outer_loop.monitor import parse_duration
 
     moment = dt.datetime.now(dt.UTC) + parse_duration(until) if until.startswith("P") else _moment(until, "--until")
-    _tell_alert(history.snooze(settings_of(env, state, by, persona), id, reason, moment))
+    _tell_alert(history.snooze(settings, id, reason, moment))
 
 
 @app.command()
-def resolve(id: Id, reason: Reason = "", env: Environment = "", state: State = "", by: By = "", persona: As = "") -> None:
+@acting
+def resolve(settings: "Settings", id: Id, reason: Reason = "") -> None:
     """Say that an alert needs nothing more."""
     from mlops_nb.outer_loop import history
 
-    _tell_alert(history.resolve(settings_of(env, state, by, persona), id, reason))
+    _tell_alert(history.resolve(settings, id, reason))
 
 
 def _tell_alert(raised: "Raised") -> None:
@@ -499,11 +487,11 @@ def _tell_alert(raised: "Raised") -> None:
 
 
 @app.command()
-def approve(id: Id, reason: Reason = "", env: Environment = "", state: State = "", by: By = "", persona: As = "") -> None:
+@acting
+def approve(settings: "Settings", id: Id, reason: Reason = "") -> None:
     """Approve an action that waits for a person or was held, and let it happen if you may do that, too."""
     from mlops_nb.outer_loop import actions as work
 
-    settings = settings_of(env, state, by, persona)
     action = work.approve(settings, id, reason)
     moved = [one.id for one in _act(settings)]
     if action.id not in moved:
@@ -511,18 +499,19 @@ def approve(id: Id, reason: Reason = "", env: Environment = "", state: State = "
 
 
 @app.command()
-def refuse(id: Id, reason: Reason = "", env: Environment = "", state: State = "", by: By = "", persona: As = "") -> None:
+@acting
+def refuse(settings: "Settings", id: Id, reason: Reason = "") -> None:
     """Refuse an action that waits for a person; the reason is required."""
     from mlops_nb.outer_loop import actions as work
 
-    action = work.refuse(settings_of(env, state, by, persona), id, reason)
+    action = work.refuse(settings, id, reason)
     say(f"{action.kind} {action.id} is refused.")
 
 
 @app.command()
-def act(env: Environment = "", state: State = "", by: By = "", persona: As = "") -> None:
+@acting
+def act(settings: "Settings") -> None:
     """Carry out what is planned, and go on with what was stopped; `start` does so every minute."""
-    settings = settings_of(env, state, by, persona)
     if not _act(settings):
         say("Nothing is planned.")
     _deliver(settings)
@@ -532,18 +521,15 @@ def act(env: Environment = "", state: State = "", by: By = "", persona: As = "")
 
 
 @app.command()
+@acting
 def diagnose(
+    settings: "Settings",
     name: Target,
     file: File = "",
     ground_truth: Truth = "",
     at: Annotated[str, typer.Option("--at", help="When the window ends, ISO 8601.", show_default="now")] = "",
-    env: Environment = "",
-    state: State = "",
-    by: By = "",
-    persona: As = "",
 ) -> None:
     """Say what moved, since when, where, and whether that is a reason to retrain; nothing follows from it."""
-    settings = settings_of(env, state, by, persona)
     with _as_history():
         run, alert = _look(settings, name, file, ground_truth, _past(at, "--at") if at else None)
     end = dt.datetime.fromisoformat(alert.window[1]).astimezone(dt.UTC)
@@ -555,23 +541,23 @@ app.command()(compare)
 
 
 @app.command()
+@looking
 def dashboard(
+    settings: "Settings",
     name: Only = "",
     output: Annotated[str, typer.Option("-o", help="HTML file.")] = "monitoring.html",
-    env: Environment = "",
-    state: State = "",
 ) -> None:
     """Write everything on one page that needs no server."""
     from mlops_nb.core.files import write_file
     from mlops_nb.outer_loop.dashboard import dashboard as draw
 
-    settings = settings_of(env, state)
     say(str(write_file(Path(output).resolve(), draw(settings, _known_monitor(settings, name)))))
 
 
 @app.command()
-def metrics(env: Environment = "", state: State = "") -> None:
+@looking
+def metrics(settings: "Settings") -> None:
     """Print what monitors see as Prometheus reads it."""
     from mlops_nb.outer_loop.dashboard import exposition
 
-    print(exposition(settings_of(env, state)), end="")
+    print(exposition(settings), end="")

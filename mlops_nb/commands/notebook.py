@@ -1,19 +1,24 @@
 """Run and read single notebooks; keep the components in step with them."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mlops_nb.commands.options import As, By, Environment, State, Values, group, parse_values, settings_of
+from mlops_nb.commands.options import Values, acting, group, parse_values
 from mlops_nb.terminal import busy, say, table
+
+if TYPE_CHECKING:
+    from mlops_nb.core.settings import Settings
 
 commands = group("")
 app = group("Run and read single notebooks.")
 
 
 @app.command("run")
+@acting
 def run(
+    settings: "Settings",
     notebook: Annotated[Path, typer.Argument(help="Notebook; it is never written to.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The executed copy.")],
     values: Values = None,
@@ -23,15 +28,10 @@ def run(
     cell_timeout: Annotated[
         float, typer.Option("--cell-timeout", help="Seconds for each cell.", show_default="none")
     ] = 0,
-    env: Environment = "",
-    state: State = "",
-    by: By = "",
-    persona: As = "",
 ) -> None:
     """Execute one notebook with typed parameters, and keep the run."""
     from mlops_nb.core.pipeline import run_single
 
-    settings = settings_of(env, state, by, persona)
     with busy(f"running {notebook.name}") as line:
         done = run_single(
             settings,

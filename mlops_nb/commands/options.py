@@ -1,7 +1,10 @@
 """What the commands share: the options that most of them take, and the settings and values these lead to."""
 
+import functools
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -35,3 +38,25 @@ def parse_values(values: list[str] | None) -> dict[str, str]:
     if wrong := [f"'{word}': NAME=VALUE is expected." for word in values or [] if "=" not in word]:
         raise SpecificationError(wrong)
     return {name: value for name, _, value in (word.partition("=") for word in values or [])}
+
+
+def looking(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command that changes nothing its first argument, the settings, from --env and --state."""
+    return _with_settings(command, env=Environment, state=State)
+
+
+def acting(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command its first argument, the settings, from --env, --state, --by and --as: who acts stands in the ledger."""
+    return _with_settings(command, env=Environment, state=State, by=By, persona=As)
+
+
+def _with_settings(command: Callable[..., None], **options: Any) -> Callable[..., None]:
+    def run(**given: Any) -> None:
+        command(settings_of(**{name: given.pop(name) for name in options}), **given)
+
+    functools.update_wrapper(run, command)
+    _, *own = inspect.signature(command).parameters.values()
+    asked = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default="", annotation=kind) for name, kind in options.items()]
+    run.__signature__ = inspect.Signature([*own, *asked])  # type: ignore[attr-defined]  # typer reads it
+    run.__annotations__ = {one.name: one.annotation for one in (*own, *asked)}
+    return run

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mlops_nb.commands.options import As, By, Environment, State, group, settings_of
+from mlops_nb.commands.options import acting, group, looking
 from mlops_nb.terminal import busy, say, table
 
 if TYPE_CHECKING:
@@ -20,7 +20,9 @@ Subject = Annotated[str, typer.Option("--subject", help="Pattern of the addresse
 
 
 @app.command("check")
+@acting
 def check(
+    settings: "Settings",
     only: Only = None,
     when: Annotated[
         str, typer.Option("--when", help="before_deployment, after_deployment or on_schedule.")
@@ -32,16 +34,11 @@ def check(
         Path | None, typer.Option("-o", "--output", help="Also write the findings: .html, .md or .json.", show_default=False)
     ] = None,
     verbose: Annotated[bool, typer.Option("--all", help="Also list what passed.")] = False,
-    env: Environment = "",
-    state: State = "",
-    by: By = "",
-    persona: As = "",
 ) -> None:
     """Run the controls that hold now: exit 3 if one with the effect deny did not pass. The evidence is kept in the state folder."""
     from mlops_nb.core.records import GateClosed, SpecificationError
     from mlops_nb.outer_loop import controls
 
-    settings = settings_of(env, state, by, persona)
     if when not in controls.MOMENTS:
         raise SpecificationError([f"--when {when}: one of {', '.join(controls.MOMENTS)} is expected."])
     if output and output.suffix not in (".html", ".md", ".json"):
@@ -88,15 +85,14 @@ def _write(settings: "Settings", output: Path) -> None:
 
 
 @app.command("show")
+@looking
 def show(
+    settings: "Settings",
     only: Only = None,
-    env: Environment = "",
-    state: State = "",
 ) -> None:
     """List the controls that hold in an environment, and their exemptions; exit 2 for a file with faults."""
     from mlops_nb.outer_loop import controls
 
-    settings = settings_of(env, state)
     known = [one for one in controls.policies(settings) if settings.environment in one.environments]
     if only and (wrong := set(only) - {name for one in known for name in (one.policy, one.id)}):
         raise LookupError(f"No policy or control {', '.join(sorted(wrong))} in {settings.environment}.")
@@ -125,16 +121,14 @@ def _show_exemptions(settings: "Settings", held: "list[Control]") -> None:
 
 
 @app.command("exempt")
+@acting
 def exempt(
+    settings: "Settings",
     control: Annotated[str, typer.Argument(help="Id of the control, as `mlops-nb policy show` lists it.")],
     until: Annotated[str, typer.Option("--until", help="The last day on which it counts, UTC: 2026-12-31.")] = "",
     reason: Annotated[str, typer.Option("--reason", help="Why, and what is done about it; stays in the audit trail.")] = "",
     subject: Subject = "*",
     end: Annotated[bool, typer.Option("--end", help="Take an exemption back.")] = False,
-    env: Environment = "",
-    state: State = "",
-    by: By = "",
-    persona: As = "",
 ) -> None:
     """Let something pass a control for a time; asks for the right to approve."""
     import datetime as dt
@@ -142,7 +136,6 @@ def exempt(
     from mlops_nb.core.records import SpecificationError
     from mlops_nb.outer_loop import controls
 
-    settings = settings_of(env, state, by, persona)
     if end:
         controls.end_exemption(settings, control, subject)
         say(f"{control} holds again for {subject} in {settings.environment}.")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mlops_nb.commands.options import Environment, State, group, settings_of
+from mlops_nb.commands.options import group, looking
 from mlops_nb.terminal import busy, say, table
 
 if TYPE_CHECKING:
@@ -20,7 +20,9 @@ commands = group("")
 
 
 @commands.command("profile")
+@looking
 def profile(
+    settings: "Settings",
     model: Annotated[str, typer.Argument(help="Registered model as NAME, NAME/VERSION or NAME@ALIAS.")],
     rate: Annotated[float, typer.Option("--rate", help="Requests per second that are to be served.")] = 100,
     max_p95_ms: Annotated[
@@ -37,14 +39,11 @@ def profile(
         str, typer.Option("--data", help="CSV or Parquet of rows to ask for.", show_default="the validation table")
     ] = "",
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write everything as JSON, too.")] = None,
-    env: Environment = "",
-    state: State = "",
 ) -> None:
     """Measure latency, throughput, CPU and memory by size of machine; recommend how many machines a rate needs."""
     from mlops_nb.core.files import write_file
     from mlops_nb.outer_loop import load, models
 
-    settings = settings_of(env, state)
     found = models.registered_model(settings, model)
     short = found.name.removeprefix(f"{settings.environment}.")
     users, sizes = _numbers("--concurrency", concurrency), _numbers("--cores", cores)

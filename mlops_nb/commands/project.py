@@ -1,12 +1,15 @@
 """Lay a project, look it over, see it work."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mlops_nb.commands.options import Environment, State, group, settings_of
 from mlops_nb.terminal import say, table
+
+if TYPE_CHECKING:
+    pass
 
 commands = group("")
 

@@ -11,7 +11,7 @@ import typer
 
 from mlops_nb.commands.azure import submit_scenario
 from mlops_nb.commands.endpoint import show_endpoints
-from mlops_nb.commands.options import As, By, Environment, State, Values, group, parse_values, settings_of
+from mlops_nb.commands.options import As, By, Environment, State, Values, group, looking, parse_values, settings_of
 from mlops_nb.terminal import load_scenario, run_scenario, say, table
 
 if TYPE_CHECKING:
@@ -106,12 +106,12 @@ def refuse(
 
 
 @commands.command()
-def status(env: Environment = "", state: State = "") -> None:
+@looking
+def status(settings: "Settings") -> None:
     """Show the runs, what waits for a person, and the endpoints."""
     from mlops_nb.core.runs import list_runs
     from mlops_nb.outer_loop import online
 
-    settings = settings_of(env, state)
     runs = list_runs(settings)  # all of them: what waits for a person may be old
     if not runs:
         say("No runs yet. Start with: mlops-nb run classical")
@@ -125,16 +125,16 @@ def status(env: Environment = "", state: State = "") -> None:
 
 
 @app.command("list")
+@looking
 def list_(
+    settings: "Settings",
     scenario: Annotated[str, typer.Argument(help="Only the runs of this scenario or notebook.")] = "",
     count: Annotated[int, typer.Option("-n", help="At most so many, the newest; 0: all.")] = 20,
-    env: Environment = "",
-    state: State = "",
 ) -> None:
     """List runs, the newest last."""
     from mlops_nb.core.runs import list_runs
 
-    runs = list_runs(settings_of(env, state), scenario, newest=count)
+    runs = list_runs(settings, scenario, newest=count)
     rows = []
     for run in runs:
         steps = " ".join(f"{step}:{run.steps.get(step, '-')}" for step in run.planned)
@@ -143,11 +143,11 @@ def list_(
 
 
 @app.command("show")
-def show(run: RunId = "", env: Environment = "", state: State = "") -> None:
+@looking
+def show(settings: "Settings", run: RunId = "") -> None:
     """Show a run's values, steps, times and memory, and what went wrong."""
     from mlops_nb.core.runs import find_run, run_metrics
 
-    settings = settings_of(env, state)
     found = find_run(settings, run)
     say(
         f"{found.id}: [bold]{found.state}[/]; by {found.user} as {found.persona}, code {found.code or 'without git'}, {found.folder}"
@@ -174,17 +174,17 @@ def show(run: RunId = "", env: Environment = "", state: State = "") -> None:
 
 
 @app.command("logs")
+@looking
 def logs(
+    settings: "Settings",
     run: RunId = "",
     step: Annotated[str, typer.Argument(help="Only this step.")] = "",
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as long as the run does.")] = False,
-    env: Environment = "",
-    state: State = "",
 ) -> None:
     """Print the logs of a run's steps."""
     from mlops_nb.core.runs import find_run, load_run, log_file
 
-    found = find_run(settings_of(env, state), run)
+    found = find_run(settings, run)
     seen: dict[Path, int] = {}
     while True:
         going = follow and load_run(found.folder).state == "running"
@@ -201,12 +201,12 @@ def logs(
 
 
 @app.command("open")
+@looking
 def open_(
+    settings: "Settings",
     run: RunId = "",
     step: Annotated[str, typer.Argument(help="Step; by default the last one that ran.")] = "",
     lab: Annotated[bool, typer.Option("--lab", help="In JupyterLab instead of the HTML.")] = False,
-    env: Environment = "",
-    state: State = "",
 ) -> None:
     """Open an executed notebook of a run."""
     import subprocess
@@ -214,7 +214,7 @@ def open_(
     from mlops_nb.core.records import SpecificationError
     from mlops_nb.core.runs import find_run
 
-    found = find_run(settings_of(env, state), run)
+    found = find_run(settings, run)
     chosen = step or next(reversed(found.notebooks), "")
     if chosen not in found.notebooks:
         there = ", ".join(found.notebooks) or "none"
@@ -228,16 +228,15 @@ def open_(
 
 
 @app.command("diff")
+@looking
 def diff(
+    settings: "Settings",
     first: Annotated[str, typer.Argument(help="Run: its id, or enough of it.")],
     second: RunId = "",
-    env: Environment = "",
-    state: State = "",
 ) -> None:
     """Say what differs between two runs: values, code, packages, inputs, times, metrics."""
     from mlops_nb.core.runs import compare_runs, find_run
 
-    settings = settings_of(env, state)
     one, other = find_run(settings, first), find_run(settings, second)
     rows = compare_runs(settings, one, other)
     table("Differences", ("", one.id, other.id), rows) if rows else say("no differences")

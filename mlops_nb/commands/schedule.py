@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mlops_nb.commands.options import As, By, Environment, State, group, settings_of
+from mlops_nb.commands.options import acting, group, looking
 from mlops_nb.terminal import say, table
 
 if TYPE_CHECKING:
     from mlops_nb.core.schedule import End
+    from mlops_nb.core.settings import Settings
 
 app = group("Run pipelines and monitors when they are due, or when something happened.")
 
@@ -18,11 +19,11 @@ Name = Annotated[str, typer.Argument(help="Schedule, as its file names it.")]
 
 
 @app.command("list")
-def list_(env: Environment = "", state: State = "") -> None:
+@looking
+def list_(settings: "Settings") -> None:
     """Show the environment's schedules: what starts them, when next, and how they ended last."""
     from mlops_nb.core.schedule import find_schedules, load_state, outlook, started_by
 
-    settings = settings_of(env, state)
     now = dt.datetime.now(dt.UTC)
     rows = []
     for schedule in find_schedules(settings):
@@ -37,17 +38,16 @@ def list_(env: Environment = "", state: State = "") -> None:
 
 
 @app.command("next")
+@looking
 def next_(
+    settings: "Settings",
     name: Name,
     count: Annotated[int, typer.Option("-n", help="How many.", min=1, max=1000)] = 5,
-    env: Environment = "",
-    state: State = "",
 ) -> None:
     """Print the next times of a schedule."""
     from mlops_nb.core.schedule import find_schedules, load_state
     from mlops_nb.core.trigger import next_times
 
-    settings = settings_of(env, state)
     [schedule] = find_schedules(settings, [name])
     now, since = dt.datetime.now(dt.UTC).replace(microsecond=0), load_state(settings, name).since
     if not schedule.by_time:
@@ -58,12 +58,12 @@ def next_(
 
 
 @app.command()
-def run(name: Name, env: Environment = "", state: State = "", by: By = "", persona: As = "") -> None:
+@acting
+def run(settings: "Settings", name: Name) -> None:
     """Run a schedule once, now; or go on with its run that was stopped."""
     from mlops_nb.core.schedule import find_schedules
     from mlops_nb.scheduler import run_once
 
-    settings = settings_of(env, state, by, persona)
     [schedule] = find_schedules(settings, [name])
     if end := run_once(settings, schedule, asked=True):
         say(f"{name}: {end.state} after {end.seconds:.1f} s")
@@ -71,14 +71,12 @@ def run(name: Name, env: Environment = "", state: State = "", by: By = "", perso
 
 
 @app.command()
+@acting
 def start(
+    settings: "Settings",
     names: Annotated[list[str] | None, typer.Argument(help="Schedules; by default all of the environment.")] = None,
     webhook: Annotated[str, typer.Option("--webhook", help="HOST:PORT: take MLflow's webhooks there, at /mlflow.")] = "",
     secret: Annotated[str, typer.Option("--secret", help="Where the webhooks' secret is.")] = _SECRET,
-    env: Environment = "",
-    state: State = "",
-    by: By = "",
-    persona: As = "",
 ) -> None:
     """Wait for schedules and run them, until it is stopped."""
     from contextlib import nullcontext
@@ -86,7 +84,6 @@ def start(
     from mlops_nb.core.schedule import find_schedules
     from mlops_nb.scheduler import follow
 
-    settings = settings_of(env, state, by, persona)
     find_schedules(settings, names or ())  # wrong files are told before anything is opened
     shared: Any = nullcontext("")
     if webhook:
@@ -101,21 +98,22 @@ def start(
 
 
 @app.command()
-def enable(name: Name, env: Environment = "", state: State = "") -> None:
+@looking
+def enable(settings: "Settings", name: Name) -> None:
     """Switch a schedule on again on this machine; what passed meanwhile is not caught up."""
-    _switch(name, True, env, state)
+    _switch(settings, name, True)
 
 
 @app.command()
-def disable(name: Name, env: Environment = "", state: State = "") -> None:
+@looking
+def disable(settings: "Settings", name: Name) -> None:
     """Switch a schedule off on this machine; a run that is under way goes on."""
-    _switch(name, False, env, state)
+    _switch(settings, name, False)
 
 
-def _switch(name: str, on: bool, env: str, state: str) -> None:
+def _switch(settings: "Settings", name: str, on: bool) -> None:
     from mlops_nb.core.schedule import find_schedules, outlook, switch
 
-    settings = settings_of(env, state)
     [schedule] = find_schedules(settings, [name])
     now = dt.datetime.now(dt.UTC)
     switch(settings, name, on, now)

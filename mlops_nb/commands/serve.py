@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mlops_nb.commands.endpoint import Endpoint, on_azure, only_here, show_endpoints
-from mlops_nb.commands.options import As, By, Environment, State, group, parse_values, settings_of
+from mlops_nb.commands.options import As, By, Environment, State, acting, group, looking, parse_values, settings_of
 from mlops_nb.terminal import busy, say
 
 if TYPE_CHECKING:
@@ -179,7 +179,9 @@ def _show_how_to_ask(settings: "Settings", made: "Deployment", state: str) -> No
 
 
 @commands.command()
+@acting
 def traffic(
+    settings: "Settings",
     endpoint: Endpoint,
     shares: Annotated[list[str] | None, typer.Argument(help="DEPLOYMENT=PER_CENT ...; sum 100, or 0.")] = None,
     roll_back: Annotated[bool, typer.Option("--roll-back", help="Return to the traffic before the last change.")] = False,
@@ -201,10 +203,6 @@ def traffic(
         float | None,
         typer.Option("--max-difference", help="How far its predictions may be apart: 0.1 is a tenth.", show_default="not compared"),
     ] = None,
-    env: Environment = "",
-    state: State = "",
-    by: By = "",
-    persona: As = "",
 ) -> None:
     """Show, shift, mirror or roll back an endpoint's traffic; roll a deployment out in steps.
 
@@ -215,7 +213,6 @@ def traffic(
     from mlops_nb.outer_loop import online
     from mlops_nb.outer_loop import traffic as shifting
 
-    settings = settings_of(env, state, by, persona)
     asked = {"shares": shares, "--roll-back": roll_back, "--mirror": mirror, "--compare": compare, "--roll-out": roll_out}
     if len(named := [name for name, value in asked.items() if value]) > 1:
         raise SpecificationError([f"{' and '.join(named)}: one at a time."])
@@ -304,12 +301,12 @@ def _show_comparison(found: Any) -> None:
 
 
 @commands.command()
+@looking
 def invoke(
+    settings: "Settings",
     endpoint: Endpoint,
     request: Annotated[Path | None, typer.Argument(help="JSON request file; - reads standard input.")] = None,
     deployment: Annotated[str, typer.Option("--deployment", help="Ask this deployment, whatever the traffic.")] = "",
-    env: Environment = "",
-    state: State = "",
 ) -> None:
     """Send a request to an endpoint and print its answer; without a file, its own example."""
     import json
@@ -317,7 +314,6 @@ def invoke(
     from mlops_nb.core.records import SpecificationError
     from mlops_nb.outer_loop import online
 
-    settings = settings_of(env, state)
     there = on_azure(settings)
     if there and request is None:
         raise SpecificationError(["Give a JSON request, or - for standard input: Azure ML does not say what an endpoint takes."])
