@@ -76,7 +76,8 @@ def run_job(
 ) -> Status:
     """Run a job to its end, or on from where it was; raises `StepFailed` when it fails, `BlockingIOError` when another has it."""
     job = load_job(folder)
-    with hold(folder / "job.lock", wait=0):
+    ends = load_status(folder).state != "running"  # whoever had it may just have told so, and ends its workers yet
+    with hold(folder / "job.lock", wait=10 if ends else 0):
         (folder / "cancel").unlink(missing_ok=True)
         driver = Driver(folder, job, show or (lambda status: None), again)
         try:
@@ -197,7 +198,8 @@ class Driver:
     def _check_times(self) -> None:
         for worker in list(self.workers):
             limit = self.job.timeout if worker.ready else _START
-            if (worker.piece or not worker.ready) and time.monotonic() - worker.since > limit:
+            late = (worker.piece or not worker.ready) and time.monotonic() - worker.since > limit
+            if late and not worker.connection.poll():  # what it has told while this process stood still is heard first
                 what = "retry_settings.timeout" if worker.ready else "the limit for loading the model"
                 self._buried(worker, f"took longer than {limit} s ({what})")
 

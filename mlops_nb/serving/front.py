@@ -36,7 +36,6 @@ from mlops_nb.serving.traffic_log import SUMMARY_EVERY, TrafficLog
 log = logging.getLogger("front")
 RENEW = 10.0  # seconds between two looks at the certificate
 REPORT = 0.1  # seconds between two reports to the host
-WAITED = 5e-5  # seconds: less is the time of asking, not of waiting
 RETRY_PAUSE = 0.05  # seconds before a request whose process died is sent once more
 METHODS = ("POST", "GET", "PUT", "PATCH", "DELETE", "OPTIONS")  # a scoring script may take any
 SCORING = ("/score", "/invocations")
@@ -176,12 +175,7 @@ class Front:
             deployment = self.routes.pick(pinned)
             until = began + deployment.timeout
             try:
-                since = monotonic()
-                try:
-                    target = await deployment.acquire(since, until, broken)
-                finally:
-                    if (waited := monotonic() - since) > WAITED:
-                        waits.append(waited)
+                target = await deployment.acquire(monotonic(), until, broken, waits)
                 if target is None:
                     continue
                 try:
@@ -272,7 +266,7 @@ class Front:
                                  "requests": {str(k): v for k, v in sorted(requests.items())}}
             pending |= {target.name: target.pending for target in one.targets}
         return {"sequence": self.routes.sequence, "refused": {str(k): v for k, v in sorted(self.refused.items())},
-                "deployments": deployments, "instances": pending, "totals": self.totals()}
+                "mirror": self.mirror.told(), "deployments": deployments, "instances": pending, "totals": self.totals()}
 
 
 class _Gone(Exception):

@@ -234,7 +234,7 @@ class Host:
         deployments = heard.get("deployments", {})
         return {"name": self.wanted["name"], "revision": self.reached, "pid": os.getpid(), "port": self.wanted["port"],
                 "front": {"pid": front.pid if front else 0, "restarts": front.restarts if front else 0},
-                "leaving": len(self.leaving), "refused": heard.get("refused", {}),
+                "leaving": len(self.leaving), "refused": heard.get("refused", {}), "mirror": heard.get("mirror", {}),
                 "deployments": {name: group.status(deployments.get(name, {}), heard.get("instances", {}))
                                 for name, group in self.groups.items()}}
 

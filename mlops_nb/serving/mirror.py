@@ -29,7 +29,8 @@ class Mirror:
         self.shares: dict[str, float] = {}
         self.credit: dict[str, float] = {}
         self.waiting: deque[tuple[str, Any]] = deque()
-        self.bytes = self.dropped = self.sent = 0
+        self.bytes = self.dropped = self.sent = self.queued = self.lost = 0
+        self.written = 0  # changes in the thread that writes
         self.some = asyncio.Event()
         self.under_way: set[asyncio.Task[None]] = set()
 
@@ -56,6 +57,7 @@ class Mirror:
             self.dropped += 1
             return
         self.bytes += len(request)
+        self.queued += 1
         self.waiting.append((shadow, (name, request, live, answer.status, _short(answer.body), seconds, time.time())))
         self.some.set()
 
@@ -83,12 +85,12 @@ class Mirror:
         status, body = 503, b""
         deployment = self.routes.deployments.get(shadow)
         if deployment is None:
-            self.dropped += 1
+            self._lose()
             return
         try:
             target = await deployment.acquire(began, began + deployment.timeout)
             if target is None:
-                self.dropped += 1
+                self._lose()
                 return
             try:
                 began = monotonic()
@@ -108,18 +110,29 @@ class Mirror:
         record = {"at": at, "request": name, "live": live, "live_status": live_status, "shadow_status": status,
                   "live_ms": round(seconds * 1000, 3), "shadow_ms": round(took * 1000, 3)}
         if len(self.lines.waiting) > LINES:  # a disk that hangs; a pair may be large
-            self.dropped += 1
+            self._lose()
         else:
             self.lines.put(self.write, (shadow, record, live_answer, _short(body)))
+
+    def _lose(self) -> None:
+        self.dropped += 1
+        self.lost += 1
+
+    def told(self) -> dict[str, int]:
+        """Say how many copies were queued, and of how many both answers are written, or never will be."""
+        return {"queued": self.queued, "done": self.lost + self.written}
 
     def write(self, records: list[Any]) -> None:
         """Append pairs of answers to the shadow's file; a full file becomes the old one."""
         files: dict[str, list[bytes]] = {}
-        for shadow, record, live, other in records:
-            pair = record | {"live_answer": _read(live), "shadow_answer": _read(other)}
-            files.setdefault(shadow, []).append(orjson.dumps(pair, option=orjson.OPT_APPEND_NEWLINE))
-        for shadow, lines in files.items():
-            append(self.folder / f"{shadow}.jsonl", lines, ROLL)
+        try:
+            for shadow, record, live, other in records:
+                pair = record | {"live_answer": _read(live), "shadow_answer": _read(other)}
+                files.setdefault(shadow, []).append(orjson.dumps(pair, option=orjson.OPT_APPEND_NEWLINE))
+            for shadow, lines in files.items():
+                append(self.folder / f"{shadow}.jsonl", lines, ROLL)
+        finally:  # on a full disk they are lost
+            self.written += len(records)
 
 
 def _short(body: bytes) -> bytes | None:

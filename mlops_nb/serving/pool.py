@@ -50,7 +50,10 @@ class Connection(asyncio.Protocol):
         late = loop.call_later(until - monotonic(), _expire, waiting)
         self.transport.write(request)
         try:
-            return await waiting
+            answer = await waiting
+            if monotonic() > until:  # both were due when this process went on, and the timer was not looked at first
+                raise TimeoutError
+            return answer
         finally:
             late.cancel()
             if self.waiting is waiting:  # not another's by now: the one who asked was cancelled, or is told that it is late

@@ -119,7 +119,13 @@ class Deployment:
             if not waiting.done():
                 waiting.set_result(None)
 
-    async def acquire(self, now: float, until: float, avoid: Target | None = None) -> Target | None:
+    async def acquire(
+        self,
+        now: float,
+        until: float,
+        avoid: Target | None = None,
+        waits: list[float] | None = None,  # is given the seconds in the queue; nothing where there was room at once
+    ) -> Target | None:
         """Wait for room on an instance; None: choose a deployment anew. Raises `Refused` 429 or 503."""
         if not self.queue and (target := self.take(now, avoid)):
             return target
@@ -127,7 +133,11 @@ class Deployment:
         if self.pending >= limit:
             raise Refused(429, "TooManyRequests", f"{self.name} has {self.pending} requests pending, its most is {limit}. Send it "
                           "again later, or raise max_concurrent_requests_per_instance or the instances.", self.name)
-        return await self._wait(now, until)
+        try:
+            return await self._wait(now, until)
+        finally:
+            if waits is not None:
+                waits.append(monotonic() - now)
 
     async def _wait(self, since: float, until: float) -> Target | None:
         """Stand in the queue; looked at ten times a second, as an instance may come back, or nothing be left to wait for."""
@@ -139,11 +149,13 @@ class Deployment:
 
         def look() -> None:
             nonlocal timer
-            if not waiting.done() and (problem := self._too_late(monotonic(), since, until)):
+            now = monotonic()
+            if now < until:  # whoever finds room now is not refused because this process stood still
+                self.wake()
+            if not waiting.done() and (problem := self._too_late(now, since, until)):
                 waiting.set_exception(problem)
             elif not waiting.done():
                 timer = loop.call_later(0.1, look)
-                self.wake()
 
         timer = loop.call_later(min(0.1, self.queue_wait, max(0.0, until - since)), look)
         try:

@@ -31,6 +31,15 @@ def once(path, what):
     mark.touch()
     return new and what()
 
+def wait_for(happened):
+    until = time.monotonic() + 300
+    while not happened() and time.monotonic() < until:
+        time.sleep(0.01)
+
+def meet():
+    (Path(os.environ["MARKS"]) / f"pid-{os.getpid()}").touch()
+    wait_for(lambda: len(list(Path(os.environ["MARKS"]).glob("pid-*"))) > 1)
+
 def init():
     global model
     model = Path(os.environ["AZUREML_MODEL_DIR"])
@@ -44,6 +53,8 @@ def run(mini_batch):
         word = Path(path).read_text().strip()
         if word == "slow": time.sleep(0.02)
         if word == "slower": time.sleep(0.05)
+        if word == "meets": meet()
+        if word == "waits": wait_for((Path(os.environ["MARKS"]) / "go").exists)
         if word == "fails": raise ValueError(f"cannot read {Path(path).name}")
         if word == "hangs": time.sleep(60)
         if word == "dies": os.kill(os.getpid(), signal.SIGKILL)
@@ -84,7 +95,7 @@ def deployment(tmp_path: Path, shop: Shop) -> Callable[..., Path]:
 
     def write(script: str = "", variables: dict[str, str] | None = None, properties: dict[str, str] | None = None, **told: Any) -> Path:
         content = yaml.safe_load((shop.settings.root / "environments/dev/batch-deployment.yml").read_text())
-        retries = {"max_retries": told.pop("max_retries", 3), "timeout": told.pop("timeout", 30)}
+        retries = {"max_retries": told.pop("max_retries", 3), "timeout": told.pop("timeout", 300)}
         content["settings"] |= {"retry_settings": retries, **told}
         (tmp_path / "marks").mkdir(exist_ok=True)
         content["environment_variables"] = {"MARKS": str(tmp_path / "marks"), **(variables or {})}

@@ -1,6 +1,7 @@
 """`mlops-nb batch`, and the scenario that a schedule starts."""
 
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -71,14 +72,19 @@ def test_an_environment_that_asks_for_approvals_gets_no_unapproved_model(
 
 @pytest.mark.slow
 def test_a_job_can_go_on_without_the_command(shop: Shop, command: Callable[..., tuple[int, str, str]],
-                                             deployment: Callable[..., Path], words: Callable[..., Path]) -> None:
+                                             deployment: Callable[..., Path], words: Callable[..., Path], tmp_path: Path) -> None:
     file = deployment(SCRIPT, mini_batch_size=1)
-    code, told, _ = command("score", "diamonds/1", words(*["slow"] * 40), "--file", file, "--workers", 1, "--no-stream")
+    folder = words("waits", *["fine"] * 39)
+    code, told, _ = command("score", "diamonds/1", folder, "--file", file, "--workers", 1, "--no-stream")
     job = batch.jobs(shop.settings)[-1]
     assert (code, job.state, "goes on by itself" in told) == (0, "running", True)
     assert command("resume", job.id)[0] == 2  # it has a process
     assert command("cancel", job.id)[0] == 0
+    until = time.monotonic() + 60  # the command bears a slow machine for a few seconds only
+    while batch.status(shop.settings, job.id).state == "running" and time.monotonic() < until:
+        time.sleep(0.05)
     assert batch.status(shop.settings, job.id).state == "stopped"
+    (tmp_path / "marks/go").touch()
     assert command("resume", job.id)[0] == 0
     assert batch.status(shop.settings, job.id).rows == 40
 

@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from sklearn.compose import ColumnTransformer
@@ -122,7 +122,7 @@ ROWS = st.lists(st.tuples(VALUES.map(lambda text: f"x{text}x"), st.integers(-9, 
 
 
 @given(rows=ROWS, blank=st.lists(st.integers(0, 30), max_size=3), size=st.integers(1, 60), block=st.integers(1, 40))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 def test_a_csv_is_cut_between_its_rows(
     tmp_path_factory: Any, rows: list[tuple[str, int]], blank: list[int], size: int, block: int
 ) -> None:

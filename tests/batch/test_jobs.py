@@ -6,12 +6,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from multiprocessing import Pipe
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import psutil
 import pytest
 
+from mlops_nb.batch.driver import Driver, Worker
 from mlops_nb.batch.job import Status
 from mlops_nb.core.ledger import entries
 from mlops_nb.core.records import StepFailed
@@ -26,7 +29,7 @@ Words = Callable[..., Path]
 def test_a_scoring_script_gets_mini_batches_of_paths_on_all_workers(shop: Shop, deployment: Deployment, words: Words,
                                                                      tmp_path: Path) -> None:
     file = deployment(SCRIPT, mini_batch_size=3, max_concurrency_per_instance=2)
-    done = batch.score(shop.settings, shop.model, words(*["slow"] * 20), tmp_path / "out", file=file)
+    done = batch.score(shop.settings, shop.model, words(*["meets"] * 20), tmp_path / "out", file=file)
     found = pd.read_csv(done.result)
     assert found["file_name"].tolist() == [f"{n:03}.in" for n in range(20)]
     assert found["files"].max() == 3
@@ -37,7 +40,7 @@ def test_a_scoring_script_gets_mini_batches_of_paths_on_all_workers(shop: Shop, 
 
 def test_what_fails_once_is_tried_again_and_what_fails_always_is_told(shop: Shop, deployment: Deployment, words: Words) -> None:
     folder = words("fine", "fails once", "fails", "dies once", "dies", "lost", "hangs once", "hangs", "fine")
-    file = deployment(SCRIPT, mini_batch_size=1, max_retries=1, timeout=1)
+    file = deployment(SCRIPT, mini_batch_size=1, max_retries=1, timeout=3)
     done = batch.score(shop.settings, shop.model, folder, file=file, workers=2)
     scored = batch.results(shop.settings, done.id)
     assert scored["word"].tolist() == ["fine", "fails once", "dies once", "hangs once", "fine"]
@@ -46,11 +49,26 @@ def test_what_fails_once_is_tried_again_and_what_fails_always_is_told(shop: Shop
         "002.in": "ValueError: cannot read 002.in",
         "004.in": "the worker process died (SIGKILL)",
         "005.in": "run() returned 0 results for 1 files: 005.in",
-        "007.in": "took longer than 1 s (retry_settings.timeout)"}
+        "007.in": "took longer than 3 s (retry_settings.timeout)"}
     assert (done.state, done.failed, done.files_done) == ("done", 4, 9)
     assert done.retries >= 6  # three that were well after one more try, three that were not
     [entry] = entries(shop.settings, done.uri)
     assert (entry.action, entry.details["failed"], entry.inputs) == ("score", 4, [shop.model.uri, str(folder)])
+
+
+def test_a_worker_is_heard_before_it_is_called_late() -> None:
+    """A driver that stood still finds both: the time is over, and the worker had told that it was done."""
+    ours, theirs = Pipe()
+    driver = Driver.__new__(Driver)
+    driver.job, late = SimpleNamespace(timeout=1), []  # type: ignore[assignment]
+    driver.workers = [Worker(1, None, ours, since=-100.0, ready=True, piece=object())]  # type: ignore[arg-type]
+    driver._buried = lambda worker, reason: late.append(reason)  # type: ignore[method-assign]
+    theirs.send_bytes(b"{}")
+    driver._check_times()
+    assert late == []
+    ours.recv_bytes()
+    driver._check_times()
+    assert late == ["took longer than 1 s (retry_settings.timeout)"]
 
 
 def test_too_many_failures_end_the_job_and_keep_the_results_so_far(shop: Shop, deployment: Deployment, words: Words,
@@ -101,7 +119,8 @@ def test_kills_of_the_driver_and_of_workers_lose_nothing_and_double_nothing(
     """Kill whatever is there at an odd moment; resumed, or asked for again, the same job goes on."""
     rounds = min(20, max(3, request.config.getoption("--kills") // 2))
     files = [f"{n:03}.in" for n in range(40 * rounds)]
-    folder, file, output = words(*["slower"] * len(files)), deployment(SCRIPT, mini_batch_size=2, max_retries=50), tmp_path / "out"
+    folder = words(*["slower"] * (30 * rounds), *["waits"] * (10 * rounds))  # no round comes to the end before the last
+    file, output = deployment(SCRIPT, mini_batch_size=2, max_retries=50), tmp_path / "out"
     before = len(batch.jobs(shop.settings))
     with pytest.raises(KeyboardInterrupt):
         batch.score(shop.settings, shop.model, folder, output, file=file, workers=2, show=interrupt)
@@ -111,12 +130,12 @@ def test_kills_of_the_driver_and_of_workers_lose_nothing_and_double_nothing(
         time.sleep(0.3 + 0.07 * (number % 5))
         found[0].kill()
         time.sleep(0.2 + 0.05 * (number % 3))
-        alive = psutil.Process(driver.pid).children(recursive=True)
+        alive = wait_for(lambda pid=driver.pid: psutil.Process(pid).children(recursive=True))
         os.kill(driver.pid, signal.SIGKILL)
         driver.wait()
-        psutil.wait_procs(alive, timeout=5)
         assert alive
-        assert not [process for process in alive if process.is_running()]  # no orphans
+        assert not psutil.wait_procs(alive, timeout=60)[1]  # no orphans
+    (tmp_path / "marks/go").touch()
     killed = batch.jobs(shop.settings)[-1]
     assert (killed.state, killed.message) == ("stopped", "its process was killed")
     done = batch.score(shop.settings, shop.model, folder, output, file=file, workers=2)
@@ -130,7 +149,7 @@ def interrupt(status: Status) -> None:
 
 
 def wait_for(found: Callable[[], list[psutil.Process]]) -> list[psutil.Process]:
-    until = time.monotonic() + 30
+    until = time.monotonic() + 60
     while not (there := found()) and time.monotonic() < until:
         time.sleep(0.02)
     return there

@@ -180,22 +180,22 @@ def test_the_front_is_an_nginx_that_starts_and_splits(made: Objects, tmp_path: P
                                     stderr=subprocess.DEVNULL) for port in ports[1:]]  # fmt: skip
     front = subprocess.Popen(command)
     try:
-        until = time.monotonic() + 10
+        until = time.monotonic() + 60
         while time.monotonic() < until:
             try:
                 answer = requests.get(
-                    f"http://127.0.0.1:{ports[0]}/version", headers={"authorization": "Bearer p1"}, timeout=5
+                    f"http://127.0.0.1:{ports[0]}/version", headers={"authorization": "Bearer p1"}, timeout=60
                 )
                 if answer.status_code == 404:  # a file server's own: the request has arrived there
                     break
             except requests.ConnectionError:
                 time.sleep(0.05)
         assert "File not found" in answer.text
-        assert requests.get(f"http://127.0.0.1:{ports[0]}/version", timeout=5).status_code == 401
+        assert requests.get(f"http://127.0.0.1:{ports[0]}/version", timeout=60).status_code == 401
     finally:
         for process in (front, *deployments):
             process.terminate()
-            process.wait(10)
+            process.wait(60)
     shares = made["ConfigMap", "diamonds-front"]["data"]["endpoint.conf"]
     assert "20% green;\n    * blue;" in shares
     assert "10% green;" in shares
@@ -265,7 +265,7 @@ def test_checkov_finds_nothing(made: Objects, tmp_path: Path) -> None:
         "--compact",
     ]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=120, env=os.environ | {"BC_SKIP_MAPPING": "TRUE"}
+        command, capture_output=True, text=True, timeout=600, env=os.environ | {"BC_SKIP_MAPPING": "TRUE"}
     )
     found = json.loads(done.stdout)
     failed = {

@@ -162,7 +162,7 @@ def test_without_a_port_there_is_nothing_to_listen_on(
 def ask(address: str | int, body: bytes) -> Any:  # path of a socket, or port
     """Score at a socket or a port; waits for somebody to listen there."""
     request = b"POST /score HTTP/1.1\r\nhost: x\r\nauthorization: Bearer p1\r\ncontent-type: application/json\r\nconnection: close\r\n"
-    until = time.monotonic() + 30
+    until = time.monotonic() + 120
     while True:
         with socket.socket(socket.AF_INET if isinstance(address, int) else socket.AF_UNIX) as raw:
             try:
@@ -186,7 +186,7 @@ def running(command: list[Any], log: Path, **options: Any) -> Iterator[subproces
         yield process
         assert process.poll() is None, log.read_text()
         process.terminate()
-        assert process.wait(20) in (0, -15), log.read_text()
+        assert process.wait(60) in (0, -15), log.read_text()
     finally:
         process.kill()
         process.wait()
@@ -241,7 +241,7 @@ def test_the_host_answers_on_a_socket_of_systemds(
     socket_, service = (read(tmp_path / f"out/mlops-nb-dev-diamonds.{kind}") for kind in ("socket", "service"))
     command = [ACTIVATE, "-l", socket_["ListenStream"][0], *arguments(service["ExecStart"][0])]
     with running(command, tmp_path / "log", cwd=service["WorkingDirectory"][0]):
-        until = time.monotonic() + 30
+        until = time.monotonic() + 120
         while (answer := ask(wanted["port"], b"[5]")) != [10]:  # until the deployment is ready, the front says so
             assert answer["error"]["code"]
             assert time.monotonic() < until

