@@ -182,6 +182,7 @@ def _spawn(settings: Settings, name: str, what: str, before: End | None = None) 
 def _child() -> int:
     """Run a schedule once, if there is a reason to, or do what monitors have left, for as long as the scheduler lives."""
     path, environment, state, user, persona, output = sys.argv[1:]
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a scheduler in the background hands on that it is ignored
     pipe, nothing = os.dup(0), os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     threading.Thread(target=_stop_with, args=(pipe,), daemon=True).start()
@@ -343,7 +344,6 @@ def follow(
 ) -> None:
     """Wait for schedules and run them, until SIGINT or SIGTERM; runs under way are stopped where they can go on."""
     waiting = _Waiting(settings, list(names), say, monitors=monitors)
-    waiting.read()
     with _until_terminated():
         try:
             while True:

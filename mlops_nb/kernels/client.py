@@ -27,7 +27,7 @@ from mlops_nb.kernels.streams import Streams
 POLL = 0.2  # seconds between two looks at the kernel, the clock and the stop event
 INTERRUPTED = 0.3  # seconds that a cell has to end by itself after an interrupt
 SHUTDOWN = 5.0  # seconds that a kernel has for its exit hooks
-SILENCE = 4.0  # seconds after a cell's reply in which more of its output may come
+SILENCE = 20  # looks, one each `POLL`, after a cell's reply: more of its output may come (who stands still does not look)
 OUTPUTS = {
     "stream": ("name", "text"),
     "display_data": ("data", "metadata"),
@@ -75,7 +75,7 @@ class Client(PapermillNotebookClient):
         self.cell_began = 0.0
         self.end: Exception | KeyboardInterrupt | None = None  # why the notebook is ended early
         self.streams: Streams = Streams([])
-        self.heard = 0.0  # when the kernel last said something
+        self.looks = 0  # after the cell's reply, since the kernel last said something
         self.catching: asyncio.TimerHandle | None = None  # when finished cells will be written
         self.unwritten: OSError | None = None  # why they could not
         self.listening: asyncio.Task[Any] | None = None  # to the running cell's outputs
@@ -206,7 +206,7 @@ class Client(PapermillNotebookClient):
 
     async def _async_poll_output_msg(self, parent_msg_id: str, cell: Any, cell_index: int) -> None:
         """Take the cell's outputs until the kernel is idle; an answered cell may stay silent for a few seconds only."""
-        self.streams, self.heard = Streams(cell.outputs), time.monotonic()
+        self.streams, self.looks, breath = Streams(cell.outputs), 0, time.monotonic()
         self.listening = asyncio.current_task()
         socket, session = self.kc.iopub_channel.socket, self.kc.session
         while True:
@@ -218,9 +218,10 @@ class Client(PapermillNotebookClient):
                 raise
             message = session.deserialize(session.feed_identities(frames)[1])
             del frames  # may be large
-            if time.monotonic() - self.heard > 0.05:  # a flood of messages must not keep `_execute` from looking
+            if time.monotonic() - breath > 0.05:  # a flood of messages must not keep `_execute` from looking
                 await asyncio.sleep(0)
-            self.heard = time.monotonic()
+                breath = time.monotonic()
+            self.looks = 0
             if message["parent_header"].get("msg_id") == parent_msg_id:
                 try:
                     self.process_message(message, cell, cell_index)
@@ -230,7 +231,10 @@ class Client(PapermillNotebookClient):
     def _listen_no_longer(self) -> None:
         """End an answered cell whose last messages do not come: the kernel, or the way from it, lost them."""
         answered = self.cell is not None and "shell.execute_reply" in self.cell.metadata.get("execution", {})
-        if answered and self.listening is not None and not self.listening.done() and time.monotonic() - self.heard > SILENCE:
+        if not answered or self.listening is None or self.listening.done():
+            return
+        self.looks += 1
+        if self.looks > SILENCE:
             self.nb_man.log.line("the kernel did not say that the cell is over: output may be missing")
             self.silent = True
             self.listening.cancel()

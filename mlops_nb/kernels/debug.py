@@ -145,7 +145,7 @@ def _replay(connection: Path, nb: Any, cwd: str, say: Callable[[str], None]) -> 
 
     client = BlockingKernelClient(connection_file=str(connection))
     client.load_connection_file()
-    client.start_channels()
+    client.start_channels(hb=False)  # who listens to heartbeats takes a kernel that stands still for a second for dead
     try:
         client.wait_for_ready(timeout=60)
         client.execute(f"import os; os.chdir({cwd!r})", silent=True, reply=True)

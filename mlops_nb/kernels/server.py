@@ -116,6 +116,7 @@ class Server:
                 os.close(pipe)
             loaded = set(sys.modules)
             _settle(request)
+            _keep_output_in_step()
             from ipykernel.kernelapp import IPKernelApp
 
             IPKernelApp.launch_instance(argv=sys.argv[1:])
@@ -200,6 +201,33 @@ def _settle(request: dict[str, Any]) -> None:
         sys.modules["numpy"].random.seed()
     if "torch" in sys.modules:
         sys.modules["torch"].seed()
+
+
+def _keep_output_in_step() -> None:
+    """Let a cell end with all that its processes have written; ipykernel leaves it to a thread, which may come too late."""
+    from ipykernel.iostream import OutStream
+
+    flush = OutStream.flush
+
+    def take(stream: Any) -> None:
+        with stream.__dict__.setdefault("_taking", threading.RLock()), contextlib.suppress(OSError):  # of which: there is nothing
+            os.set_blocking(stream._fid, False)
+            part = os.read(stream._fid, 65536)  # all that a pipe holds
+            stream.write(part.decode(errors="replace"))
+            os.write(stream._original_stdstream_copy, part)
+
+    def watch(stream: Any) -> None:
+        written = select.poll()
+        written.register(stream._fid, select.POLLIN)
+        while written.poll()[0][1] & select.POLLIN and stream._should_watch:
+            take(stream)
+
+    def flush_all(stream: Any) -> None:  # at the end of each cell, too
+        if stream._should_watch and os.getpid() == stream._master_pid:
+            take(stream)
+        flush(stream)
+
+    OutStream._watch_pipe_fd, OutStream.flush = watch, flush_all  # type: ignore[method-assign]
 
 
 def _leave(code: int) -> NoReturn:

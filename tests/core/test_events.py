@@ -12,6 +12,8 @@ from mlops_nb.core.events import notify
 from mlops_nb.core.ledger import entries
 from mlops_nb.core.settings import Settings
 
+PATIENT = "?cto=60&rto=60"  # seconds to connect, and to read the answer
+
 
 @pytest.fixture
 def hook() -> Iterator[Any]:
@@ -41,7 +43,8 @@ def to(settings: Settings, *addresses: str) -> Settings:
 
 
 def test_a_notice_arrives_and_is_in_the_ledger(project: Settings, hook: Any) -> None:
-    notify(to(project, f"json://127.0.0.1:{hook.server_port}"), "diamonds drifts", "carat", about="deployment:dev.diamonds/blue")
+    listener = to(project, f"json://127.0.0.1:{hook.server_port}/{PATIENT}")
+    notify(listener, "diamonds drifts", "carat", about="deployment:dev.diamonds/blue")
     assert [(m["title"], m["message"]) for m in hook.received] == [("diamonds drifts", "carat")]
     (entry,) = entries(project, "deployment:dev.diamonds/blue", "notify")
     assert entry.details["delivered"] == ["1:json"]
@@ -53,7 +56,7 @@ def test_nobody_to_tell_is_no_fault(project: Settings) -> None:
 
 def test_one_dead_address_does_not_keep_the_others_from_knowing(project: Settings, hook: Any) -> None:
     port = hook.server_port
-    listeners = to(project, "no address", f"json://127.0.0.1:{port}/broken", f"json://127.0.0.1:{port}")
+    listeners = to(project, "no address", f"json://127.0.0.1:{port}/broken{PATIENT}", f"json://127.0.0.1:{port}/{PATIENT}")
     with pytest.warns(UserWarning, match="did not reach"):
         entry = notify(listeners, "hello")
     assert entry.details["delivered"] == ["3:json"]

@@ -41,7 +41,7 @@ def test_a_run_returns_the_executed_copy_and_its_page(project, notebook):
     page = done.report.read_text()
     assert "1.10" in page
     assert "https://" not in "".join(line for line in page.splitlines() if "<script" in line or "<link" in line)
-    assert 0 < done.seconds < 60
+    assert done.seconds > 0
 
 
 def test_every_wrong_parameter_is_told_and_nothing_is_written(project, notebook):

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -184,7 +185,8 @@ def test_a_person_reveals_a_secret_in_the_lab_with_the_same_words(tmp_path: Path
 
     monkeypatch.setenv("SHOP_LOGIN", PASSWORD)
     variables = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}  # as above
-    manager = KernelManager(kernel_name="python3")
+    place = f"{tempfile.gettempdir()}/{os.urandom(4).hex()}"  # a port might be taken by another process
+    manager = KernelManager(kernel_name="python3", transport="ipc", ip=place)
     with (tmp_path / "terminal").open("wb") as terminal:
         manager.start_kernel(stdout=terminal, stderr=terminal, cwd=str(tmp_path), env=variables)
     client = manager.blocking_client()
@@ -193,7 +195,8 @@ def test_a_person_reveals_a_secret_in_the_lab_with_the_same_words(tmp_path: Path
     try:
         client.wait_for_ready(timeout=60)
         for source in (PARAMETERS, "from mlops_nb.core.secrets import reveal\npassword = reveal(reveal(password))\npassword",
-                       "import os, time; os.system('echo seen $SHOP_LOGIN'); time.sleep(0.5)",
+                       "import os, time; os.system('echo seen $SHOP_LOGIN')\n"
+                       "while 'seen' not in open('terminal').read(): time.sleep(0.05)",
                        "print(password.get_secret_value()); print('q', end='')",
                        "import mlflow; print(mlflow.tracking.MlflowClient._log_artifact_helper.redacted)"):  # fmt: skip
             reply = client.execute_interactive(source, timeout=60, output_hook=messages.append)

@@ -13,6 +13,8 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
+from mlops_nb.kernels.manager import PlainKernelManager
+
 SECONDS = 300  # for each cell
 CHANGING = re.compile(
     r"0x[0-9a-f]{6,}|\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d[.\d]*|\d\d:\d\d:\d\d|\d+(\.\d+)? ?(ns|µs|us|ms|s|it/s)\b"
@@ -43,7 +45,9 @@ def write_ours(folder: Path) -> Path:
 
 def run_by_nbclient(page: Any, folder: Path) -> str:
     try:
-        NotebookClient(page, timeout=SECONDS, resources={"metadata": {"path": str(folder)}}).execute()
+        # our manager, since it takes no port that another process may have
+        options = {"kernel_manager_class": PlainKernelManager, "timeout": SECONDS, "iopub_timeout": SECONDS}
+        NotebookClient(page, resources={"metadata": {"path": str(folder)}}, **options).execute()
     except CellExecutionError as problem:
         return str(problem.ename)
     except CellTimeoutError:

@@ -1,12 +1,16 @@
 """Notebooks for the engine, and a run of them through papermill's own interface."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nbformat
 import papermill
 import pytest
+
+from mlops_nb.kernels import client
 
 WriteNotebook = Callable[..., Path]
 RunNotebook = Callable[..., Any]
@@ -40,3 +44,12 @@ def run() -> RunNotebook:
     return execute
 
 
+@pytest.fixture
+def hour_passes(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """Put the engine's clock forward once a file is there: `hour_passes(path)`. So a cell says itself when it has run too long."""
+
+    def put_forward(path: Path) -> None:
+        clock = time.monotonic
+        monkeypatch.setattr(client, "time", SimpleNamespace(monotonic=lambda: clock() + 3600 * path.exists()))
+
+    return put_forward

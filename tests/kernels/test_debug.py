@@ -11,7 +11,7 @@ from mlops_nb.kernels.debug import serve
 
 
 def ask(page, path: str):
-    return requests.get(f"{page.server}{path}", headers={"Authorization": f"token {page.token}"}, timeout=30).json()
+    return requests.get(f"{page.server}{path}", headers={"Authorization": f"token {page.token}"}, timeout=60).json()
 
 
 @pytest.mark.slow
@@ -32,7 +32,7 @@ def test_a_failed_notebook_is_opened_at_the_state_before_the_failure(notebook, r
         client.load_connection_file()
         client.start_channels()
         look = {"state": "x, y, os.getcwd(), os.environ['ONLY_THERE'], 'MLFLOW_RUN_CONTEXT' in os.environ"}
-        reply = client.execute("", reply=True, timeout=30, user_expressions=look)["content"]
+        reply = client.execute("", reply=True, timeout=60, user_expressions=look)["content"]
         client.stop_channels()
         state = ast.literal_eval(reply["user_expressions"]["state"]["data"]["text/plain"])
         assert state == (3, 6, str(tmp_path / "work"), "yes", False)

@@ -14,10 +14,12 @@ import pytest
 from papermill.exceptions import PapermillExecutionError
 
 from mlops_nb.core.records import StepFailed
+from mlops_nb.kernels import client
 
 CHILD = """import subprocess
-open('child', 'w').write(str(subprocess.Popen(['sleep', '60']).pid))
-_ = open('time', 'w').write(str(time.time()))"""
+_ = open('child', 'w').write(str(subprocess.Popen(['sleep', '300']).pid))"""
+SLEEP = """open('asleep', 'w').close()
+time.sleep(60)"""
 posix = pytest.mark.skipif(os.name != "posix", reason="process groups are POSIX's")
 
 
@@ -29,13 +31,24 @@ def ran(path: Path) -> list[str]:
 
 
 def gone(folder: Path) -> bool:
-    """Say whether the process whose number is in `child` ends soon."""
-    child, end = int((folder / "child").read_text()), time.monotonic() + 30
-    while psutil.pid_exists(child) and psutil.Process(child).status() != psutil.STATUS_ZOMBIE:
-        if time.monotonic() > end:
-            return False
+    """Say whether the process whose number is in `child` ends."""
+    child, end = int((folder / "child").read_text()), time.monotonic() + 60
+    while time.monotonic() < end:
+        try:
+            if psutil.Process(child).status() == psutil.STATUS_ZOMBIE:
+                return True
+        except psutil.NoSuchProcess:
+            return True
         time.sleep(0.02)
-    return True
+    return False
+
+
+def appears(path: Path) -> None:
+    """Wait for a file."""
+    end = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < end, path
+        time.sleep(0.02)
 
 
 def test_an_error_that_the_tag_expects_is_no_failure(notebook, run):
@@ -76,7 +89,6 @@ def test_a_kernel_that_dies_fails_the_notebook_and_leaves_what_was_done(notebook
     path = notebook("import time", "print('before')", f"{CHILD}\nimport os\nos.kill(os.getpid(), 9)", "print('after')")
     with pytest.raises(StepFailed, match=r"cell \[3\](.|\n)*[Dd]ied \(SIGKILL, often (.|\n)* memory") as told:
         run(path)
-    assert time.time() - float((tmp_path / "time").read_text()) < 2
     assert f"mlops-nb notebook debug {tmp_path}/out-page.ipynb" in str(told.value)
     assert "os.kill(os.getpid(), 9)" in str(told.value)
     assert ran(path) == ["before", "", ""]
@@ -91,10 +103,12 @@ def test_a_crash_says_where(notebook, run):
 
 
 @posix
-def test_a_cell_that_takes_too_long_is_interrupted(notebook, run, tmp_path):
-    path = notebook("import time", f"{CHILD}\nprint('started', flush=True)\ntime.sleep(60)", "print('after')")
-    with pytest.raises(TimeoutError, match=r"cell \[2\]:(.|\n)*time.sleep\(60\)\n(.|\n)*more than 0.5 s(.|\n)*debug"):
-        run(path, cell_timeout=0.5)
+def test_a_cell_that_takes_too_long_is_interrupted(notebook, run, tmp_path, hour_passes, monkeypatch):
+    path = notebook("import time", f"{CHILD}\nprint('started', flush=True)\n{SLEEP}", "print('after')")
+    hour_passes(tmp_path / "asleep")
+    monkeypatch.setattr(client, "INTERRUPTED", 60)
+    with pytest.raises(TimeoutError, match=r"cell \[2\]:(.|\n)*time.sleep\(60\)\n(.|\n)*more than 900 s(.|\n)*debug"):
+        run(path, cell_timeout=900)
     assert ran(path) == ["KeyboardInterrupt", ""]
     assert gone(tmp_path)
 
@@ -106,51 +120,47 @@ def test_a_cell_that_cannot_be_interrupted_is_ended_all_the_same(notebook, run):
         run(notebook("import time", stubborn), cell_timeout=0.5)
 
 
-def test_a_notebook_that_takes_too_long_is_ended(notebook, run):
-    path = notebook("import time", *["time.sleep(0.5)\nprint('done')"] * 9)
-    with pytest.raises(TimeoutError, match=r"The notebook ran for more than 1\.2 s"):
-        run(path, notebook_timeout=1.2)
+def test_a_notebook_that_takes_too_long_is_ended(notebook, run, tmp_path, hour_passes):
+    path = notebook("import time", "print('done')", SLEEP, "print('after')")
+    hour_passes(tmp_path / "asleep")
+    with pytest.raises(TimeoutError, match=r"The notebook ran for more than 900 s"):
+        run(path, notebook_timeout=900)
     assert ran(path)[0] == "done"
     assert ran(path)[-1] == ""
 
 
 @posix
-def test_another_thread_stops_a_run_at_once(notebook, run, tmp_path):
-    path, stop, when = notebook("import time", CHILD, "time.sleep(60)", "print('after')"), threading.Event(), []
+def test_another_thread_stops_a_run_at_once(notebook, run, tmp_path, monkeypatch):
+    path, stop = notebook("import time", CHILD, SLEEP, "print('after')"), threading.Event()
+    monkeypatch.setattr(client, "INTERRUPTED", 60)
 
     def later() -> None:
-        while not (tmp_path / "time").exists():
-            time.sleep(0.01)
-        time.sleep(0.3)
-        when.append(time.monotonic())
+        appears(tmp_path / "asleep")
         stop.set()
 
     threading.Thread(target=later).start()
     with pytest.raises(KeyboardInterrupt):
         run(path, stop=stop)
-    assert time.monotonic() - when[0] < 30, "it waited for the cell"
-    assert ran(path) in (["", "KeyboardInterrupt", ""], ["", "", ""])  # a busy kernel that does not hear it in time is killed
+    assert ran(path) == ["", "KeyboardInterrupt", ""], "it did not wait for the cell"
     assert gone(tmp_path)
 
 
 @posix
 def test_control_c_ends_the_command_and_its_processes(notebook, tmp_path):
-    path = notebook("import time", f"print('before')\n{CHILD}", "time.sleep(60)")
+    path = notebook("import time", f"print('before')\n{CHILD}", SLEEP, "print('after')")
     program = [Path(sys.executable).with_name("papermill"), "--engine", "mlops-nb", path.name, f"out-{path.name}"]
     asker = subprocess.Popen(program, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while not (tmp_path / "time").exists():
-        time.sleep(0.02)
-    time.sleep(0.5)
+    appears(tmp_path / "asleep")
     asker.send_signal(signal.SIGINT)
-    assert asker.wait(5) != 0
-    assert ran(path) == ["before", "KeyboardInterrupt"]
+    assert asker.wait(60) != 0
+    assert ran(path) in (["before", "KeyboardInterrupt", ""], ["before", "", ""])  # a kernel that does not hear it in time is killed
     assert gone(tmp_path)
 
 
 @posix
 def test_what_a_finished_notebook_left_running_is_ended(notebook, run, tmp_path):
     """Whoever wants a process to go on starts it in a session of its own, as endpoints do."""
-    apart = "open('apart', 'w').write(str(subprocess.Popen(['sleep', '60'], start_new_session=True).pid))"
+    apart = "open('apart', 'w').write(str(subprocess.Popen(['sleep', '300'], start_new_session=True).pid))"
     run(notebook("import time", CHILD, apart))
     assert gone(tmp_path)
     served = int((tmp_path / "apart").read_text())

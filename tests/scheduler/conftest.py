@@ -25,14 +25,16 @@ from mlops_nb.core.ledger import log
 from mlops_nb.core.settings import load_settings
 open("ran.txt", "a").write("train\\n")
 while os.path.exists("wait"): time.sleep(0.05)
-if os.path.exists("fail"): raise ValueError("no such luck")
+if os.path.exists("fail"):
+    os.unlink("fail")
+    raise ValueError("no such luck")
 if os.path.exists("tell"): log(load_settings(), *open("tell").read().split())
 """
 
 
 @pytest.fixture
 def shop(project: Settings) -> Settings:
-    """Lay the scenario: each step notes in `ran.txt` that it ran; `wait`, `fail` and `tell` say what `train` does besides."""
+    """Lay the scenario: each step notes in `ran.txt` that it ran; `wait`, `fail` (once) and `tell` say what `train` does besides."""
     folder = project.root / "nbs" / "scenarios" / "shop"
     folder.mkdir(parents=True)
     for name, port, source in [("10_data", "Output", DATA), ("20_train", "Input", TRAIN)]:
@@ -78,10 +80,10 @@ class Waiting:
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=output, env=environment, start_new_session=True)
 
-    def until(self, text: str, times: int = 1, seconds: float = 30) -> str:
+    def until(self, text: str, times: int = 1, seconds: float = 120) -> str:
         """Wait until it has said something so many times."""
         end = time.monotonic() + seconds
-        while (said := self.output.read_text()).count(text) < times:
+        while (said := self.output.read_text(errors="replace")).count(text) < times:
             assert time.monotonic() < end, f"'{text}' was not said:\n{said}"
             assert self.process.poll() is None, f"it ended ({self.process.returncode}):\n{said}"
             time.sleep(0.05)
@@ -90,7 +92,7 @@ class Waiting:
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
         """Send it a signal, and wait for its end."""
         self.process.send_signal(how)
-        return self.process.wait(30)
+        return self.process.wait(60)
 
 
 @pytest.fixture

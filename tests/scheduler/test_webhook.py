@@ -16,7 +16,7 @@ SECRET = "between the two of us"  # noqa: S105
 
 def post(url: str, body: bytes, headers: dict[str, str]) -> int:
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=5) as answer:  # noqa: S310
+        with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=60) as answer:  # noqa: S310
             return answer.status
     except urllib.error.HTTPError as problem:
         return problem.code
