@@ -38,11 +38,12 @@ def serve(
     tell: Callable[[str], None] = print,  # is told the links, a line each
 ) -> None:
     """Serve a project's page until the process is told to stop; raises `SpecificationError` and `PermissionError` before that."""
-    port = port or _free_port()
-    found = links(settings, name, role, people, port)
+    links(settings, name, role, people, port)  # who may not is told before anything heavy is loaded
     from traitlets.config import Config
     from voila.app import Voila
 
+    port = port or _free_port()  # not earlier: while voila is loaded another process could take it
+    found = links(settings, name, role, people, port)
     token = _secrets(settings, name)["token"]
     with tempfile.TemporaryDirectory(prefix="label-") as folder:
         notebook = _write_notebook(Path(folder), settings, name, role)

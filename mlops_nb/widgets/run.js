@@ -2,6 +2,7 @@
 // tick in between, and asks for nothing but what a click asks for.
 
 const STALE = 6; // seconds without a sign of life from the kernel, after which nothing ticks any more
+const REDRAWN = 30_000; // ms that a notebook may take to draw this output again
 const TRIALS = 16; // marks under a node; the details list all of them
 
 export function duration(seconds) {
@@ -260,7 +261,7 @@ function render({ model, el }) {
     clearInterval(back);
     focused.set(shown().folder, { name: target.title, until: Infinity });
   });
-  list.addEventListener("focusout", () => (focused.get(shown().folder).until = Date.now() + 1_000));
+  list.addEventListener("focusout", () => (focused.get(shown().folder).until = Date.now() + 1_000)); // or the output was taken away: see the end
 
   announce();
   update();
@@ -274,7 +275,8 @@ function render({ model, el }) {
   return () => {
     clearInterval(clock);
     clearInterval(back);
-    if (focused.has(shown().folder)) focused.get(shown().folder).until = Date.now() + 1_000;
+    const left = focused.get(shown().folder);
+    if (left?.until > Date.now()) left.until = Date.now() + REDRAWN;
     model.off("change:shown", changed);
     model.off("change:tails", showDetails);
     model.off("change:selected", update);

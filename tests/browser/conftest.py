@@ -5,7 +5,6 @@ import json
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -17,12 +16,13 @@ from typing import Any, NamedTuple
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+PATIENCE = 60_000  # milliseconds that a page may take for anything
 CONNECT = """async () => {
   const session = window.jupyterapp.shell.currentWidget.sessionContext;
   await session.ready;
   const kernel = session.session.kernel;
   await kernel.info;
-  for (let i = 0; i < 600 && (kernel.connectionStatus !== 'connected' || kernel.status !== 'idle'); i++)
+  for (let i = 0; i < 1200 && (kernel.connectionStatus !== 'connected' || kernel.status !== 'idle'); i++)
     await new Promise(resolve => setTimeout(resolve, 50));
   return [kernel.connectionStatus, kernel.status];
 }"""
@@ -41,11 +41,24 @@ class Lab(NamedTuple):
     token: str
     project: Path
 
+    def answers(self) -> bool:
+        """Whether the server is there."""
+        try:
+            urllib.request.urlopen(f"{self.url}/api/status?token={self.token}", timeout=10).close()  # noqa: S310 always http
+        except (OSError, ValueError):  # ValueError: there is no address yet
+            return False
+        return True
+
     def open(self, page: Any, notebook: str) -> None:
         """Open a notebook alone in a fresh workspace, and wait for its kernel: a run issued earlier is silently lost."""
         page.goto(f"{self.url}/doc/workspaces/{secrets.token_hex(4)}/tree/{notebook}?token={self.token}&reset")
-        page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=60_000)
+        page.wait_for_selector(".jp-NotebookPanel .jp-Cell")
+        page.wait_for_function("window.jupyterapp.shell.currentWidget?.sessionContext")
         page.evaluate("async () => { await window.jupyterapp.shell.currentWidget.context.ready }")
+        self.connect(page)
+
+    def connect(self, page: Any) -> None:
+        """Wait until the notebook's kernel listens."""
         assert page.evaluate(CONNECT) == ["connected", "idle"]
 
     def run_all(self, page: Any, notebook: str, picture: Path) -> None:
@@ -66,12 +79,12 @@ class Lab(NamedTuple):
         assert not [url for url in page.requested if not url.startswith(here)]
 
 
-def answers(url: str) -> bool:
+def address(path: Path) -> str:
+    """Say where a Jupyter server listens, from the file that it writes when it does."""
     try:
-        urllib.request.urlopen(url, timeout=1).close()  # noqa: S310 always http
-    except OSError:
-        return False
-    return True
+        return f"http://127.0.0.1:{json.loads(path.read_text())['port']}"
+    except (FileNotFoundError, ValueError):  # not yet, or not all of it
+        return ""
 
 
 @pytest.fixture(scope="session")
@@ -82,37 +95,35 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     for part in ("settings.ini", "environments", "ci", "nbs", "docs/_static"):
         (project / part).parent.mkdir(parents=True, exist_ok=True)
         (shutil.copytree if (ROOT / part).is_dir() else shutil.copy)(ROOT / part, project / part)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    lab = Lab(f"http://127.0.0.1:{port}", secrets.token_hex(16), project)
+    token = secrets.token_hex(16)
     own = {"JUPYTER_CONFIG_DIR": "config", "JUPYTER_DATA_DIR": "data", "JUPYTER_RUNTIME_DIR": "runtime", "IPYTHONDIR": "ipython",
            "JUPYTERLAB_SETTINGS_DIR": "settings", "JUPYTERLAB_WORKSPACES_DIR": "workspaces"}
     variables = {key: value for key, value in os.environ.items() if not key.startswith("MLOPS_NB_")}
     variables |= {key: str(folder / name) for key, name in own.items()}
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}", "--ServerApp.port_retries=0",
-               f"--IdentityProvider.token={lab.token}", f"--ServerApp.root_dir={project}", "--LabApp.expose_app_in_browser=True",
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--port=0", "--ServerApp.ip=127.0.0.1",
+               f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={project}", "--LabApp.expose_app_in_browser=True",
                f"--LabApp.app_settings_dir={project / 'ci/jupyterlab'}", "--LabApp.news_url=None",
                "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
                "--ServerApp.kernel_websocket_connection_class=mlops_nb.widgets.channel.PromptConnection"]
     with (folder / "log").open("w") as log:
         server = subprocess.Popen(command, env=variables, stdout=log, stderr=log)
     try:
-        deadline = time.monotonic() + 60
-        while not answers(f"{lab.url}/api/status?token={lab.token}"):
+        deadline = time.monotonic() + 120
+        while not (lab := Lab(address(folder / f"runtime/jpserver-{server.pid}.json"), token, project)).answers():
             assert server.poll() is None, (folder / "log").read_text()
             assert time.monotonic() < deadline, (folder / "log").read_text()
             time.sleep(0.1)
         yield lab
     finally:
         server.terminate()
-        server.wait(30)
+        server.wait(120)
 
 
 @pytest.fixture
 def page(browser: Any) -> Iterator[Any]:
     """A page that notes every address it asks for."""
     context = browser.new_context(viewport={"width": 1400, "height": 1100})
+    context.set_default_timeout(PATIENCE)
     page = context.new_page()
     page.requested = []
     page.on("request", lambda request: page.requested.append(request.url))
@@ -123,7 +134,11 @@ def page(browser: Any) -> Iterator[Any]:
 # --- the labeling card on a page, without JupyterLab: the card's own script in chromium, its model joined to the card in Python ---
 
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>card</title><style>STYLE</style>
-<body><main id="card"></main><script>onerror = said => { window.fault = said }</script><script type="module">
+<body><main id="card"></main><script>
+onerror = said => { window.fault = said };
+const later = setTimeout; // what ends by itself after seconds (a word to the person, a key held down) stays, however slow the machine
+setTimeout = (act, after, ...more) => later(act, after >= 1000 ? 300_000 : after, ...more);
+</script><script type="module">
 import card from "/card.js";
 const bytes = text => Uint8Array.from(atob(text), c => c.charCodeAt(0)), heard = {}, state = STATE;
 const tell = (name, ...said) => [...(heard[name] ?? [])].forEach(hear => hear(...said));
@@ -178,7 +193,7 @@ def card_page(browser: Any) -> Iterator[Callable[..., Any]]:
         if not beside:
             contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(PATIENCE)
         page.faults = []
         page.on("pageerror", lambda error: page.faults.append(str(error)))
         page.on("console", lambda message: page.faults.append(message.text) if message.type == "error" else None)
@@ -189,7 +204,7 @@ def card_page(browser: Any) -> Iterator[Callable[..., Any]]:
         page.route("http://localhost/**", lambda route: route.fulfill(content_type="text/javascript", body=card._esm)
                    if route.request.url.endswith("/card.js") else route.fulfill(content_type="text/html", body=body))
         page.goto("http://localhost/card")
-        page.wait_for_function("Boolean(window.leave || window.fault)", timeout=10_000)
+        page.wait_for_function("Boolean(window.leave || window.fault)")
         assert not page.faults, page.faults
         return page
 

@@ -14,13 +14,13 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 def test_the_front_page_runs_and_shows_the_loop(page: Any, lab: Any, tmp_path: Path) -> None:
     lab.run_all(page, "nbs/index.ipynb", tmp_path / "index.png")
-    assert page.evaluate("document.querySelector('.jp-RenderedMarkdown img').naturalWidth") > 0
+    page.wait_for_function("document.querySelector('.jp-RenderedMarkdown img').naturalWidth > 0")
     assert page.locator(".jp-RenderedText").first.inner_text().startswith("mlops_nb ")
 
 
 def test_a_scenario_notebook_runs_from_top_to_bottom(page: Any, lab: Any, tmp_path: Path) -> None:
     lab.run_all(page, "nbs/scenarios/classical/10_data.ipynb", tmp_path / "10_data.png")
-    assert page.locator(".jp-OutputArea-output table, .jp-OutputArea-output img").count() > 0
+    page.locator(".jp-OutputArea-output table, .jp-OutputArea-output img").first.wait_for()
 
 
 CARD = """
@@ -39,6 +39,7 @@ def test_a_person_approves_with_the_card_and_the_trainer_cannot(page: Any, lab: 
     nbformat.write(notebook, lab.project / "card.ipynb")
     lab.run_all(page, "card.ipynb", tmp_path / "waiting.png")
     card = page.locator(".mlops-approval")
+    card.wait_for()
     assert card.locator("tr.better").all_inner_texts() == ["mae\t90.1\t214\t-124 better", "r2\t0.97\t0.91\t+0.06 better"]
     card.get_by_label("Name").fill("ada")
     card.get_by_role("button", name="Approve").click()

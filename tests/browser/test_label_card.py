@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -14,19 +15,12 @@ import pytest
 
 from mlops_nb.core.settings import Settings, load_settings
 from mlops_nb.inner_loop.answers import Answer, Event, Folded, fold, step
-from mlops_nb.inner_loop.store import create, open_store
+from mlops_nb.inner_loop.store import LabelItem, create, open_store
 from mlops_nb.widgets.label import LabelCard
 from mlops_nb.widgets.parts import script
 
 pytestmark = pytest.mark.browser
 
-CONNECT = """async () => {
-  const session = window.jupyterapp.shell.currentWidget.sessionContext;
-  await session.ready;
-  const kernel = session.session.kernel;
-  for (let i = 0; i < 600 && (kernel.connectionStatus !== 'connected' || kernel.status !== 'idle'); i++)
-    await new Promise(resolve => setTimeout(resolve, 50));
-}"""
 RUN_ALL = "async () => { await window.jupyterapp.commands.execute('notebook:run-all-cells') }"
 
 TEXTS = ({"text": "The room was cold."}, {"text": "We come again."}, {"text": "It is a hotel."}, {"text": "Never again."})
@@ -133,13 +127,17 @@ def test_what_was_not_acknowledged_is_kept_shown_and_sent_by_the_next_page(proje
     begin(page)
     page.keyboard.press("g")
     saving(page, "saved")
+    page.clock.set_fixed_time(now := time.time())  # time stands still where it matters
     page.evaluate("window.offline = true")
     page.keyboard.press("2")
     page.keyboard.press("Enter")
     shown(page, "i2")  # it was here already
     page.keyboard.press("g")
     saving(page, "pending")
+    page.clock.set_fixed_time(now + 3)
     assert "Sending again" in saving(page, "resending")
+    page.clock.set_fixed_time(now + 9)
+    assert "kept in this browser" in saving(page, "offline")
     assert [one["label"] for one in card.store.answer("i1", "ana").annotations] == ["good"]
     page.close(run_before_unload=False)  # the browser is gone; what it kept is not
 
@@ -158,8 +156,7 @@ def test_a_line_that_comes_back_delivers_everything_once_and_in_order(project: S
     page = card_page(card)
     begin(page)
     page.evaluate("window.offline = true")
-    page.keyboard.press("g")
-    page.wait_for_timeout(50)
+    page.keyboard.press("g")  # is lost at once
     page.evaluate("window.offline = false")
     page.keyboard.press("2")  # arrives before what went before it: the card asks for all
     saving(page, "saved")
@@ -204,7 +201,8 @@ def test_two_annotators_get_the_same_items_and_see_nothing_of_each_other(project
     pages = {who: card_page(LabelCard(project, name, annotator=who)) for who in ("ana", "ben")}
     for who, page in pages.items():
         begin(page)
-        for key in ("g", "2") if who == "ana" else ("2", "2"):
+        for item, key in (("i1", "g"), ("i2", "2")) if who == "ana" else (("i1", "2"), ("i2", "2")):
+            shown(page, item)
             page.keyboard.press(key)
             page.keyboard.press("Enter")
     for page in pages.values():
@@ -213,6 +211,29 @@ def test_two_annotators_get_the_same_items_and_see_nothing_of_each_other(project
     with open_store(project, name) as store:
         said = {(one.item, one.whose): one.annotations[0]["label"] for one in store.answers(state="submitted")}
     assert said == {("i1", "ana"): "good", ("i1", "ben"): "bad", ("i2", "ana"): "bad", ("i2", "ben"): "bad"}
+
+
+def test_the_keys_go_on_with_an_item_that_comes_late(project: Settings, quick_project: Any, card_page: Any) -> None:
+    name = quick_project(project, "text_classification", *TEXTS[:2], classes=MOODS)
+    card = LabelCard(project, name, annotator="ana")
+    page = card_page(card)
+    begin(page)
+    page.keyboard.press("g")
+    page.keyboard.press("Enter")
+    shown(page, "i2")
+    assert page.locator(".stage").evaluate("one => one.contains(document.activeElement)")
+    page.keyboard.press("2")
+    page.keyboard.press("Enter")  # nothing is left, so what had the focus is hidden
+    again = page.get_by_role("button", name="Look again")
+    again.wait_for()
+    page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    assert page.locator(".mlops-label").evaluate("one => one === document.activeElement")
+    card.store.add([LabelItem("i3", TEXTS[2], rank=3.0)])
+    again.dispatch_event("click")  # as time does, without the mouse
+    shown(page, "i3")
+    page.keyboard.press("g")
+    saving(page, "saved")
+    assert [one["label"] for one in card.store.answer("i3", "ana").annotations] == ["good"]
 
 
 def test_only_who_may_label_gets_a_card(project: Settings, quick_project: Callable[..., str]) -> None:
@@ -418,7 +439,6 @@ def test_a_killed_kernel_loses_nothing_that_was_shown_as_saved(page: Any, lab: A
     shown(page, "i2")
     page.keyboard.press("2")
     page.locator(".class[aria-pressed=true]").wait_for()
-    page.wait_for_timeout(300)  # what was said of the answer before is over
     saving(page, "saved")
     os.kill(int((lab.project / "kernel.pid").read_text()), signal.SIGKILL)
 
@@ -426,16 +446,13 @@ def test_a_killed_kernel_loses_nothing_that_was_shown_as_saved(page: Any, lab: A
         assert (store.answer("i1", "ana").state, store.answer("i1", "ana").annotations[0]["label"]) == ("submitted", "good")
         assert store.answer("i2", "ana").annotations[0]["label"] == "bad"
         assert store.replay() == []
-    if page.locator(".jp-Dialog").count():
-        page.locator(".jp-Dialog button").last.click()
+    page.locator(".jp-Dialog button").last.click()  # JupyterLab says that the kernel was started anew, once it knows
+    page.locator(".jp-Dialog").wait_for(state="detached")
     page.locator(".mlops-label").focus()
     page.keyboard.press("Enter")  # submitted while nobody listens
     page.locator(".saving[data-state=resending], .saving[data-state=offline]").wait_for()
     page.screenshot(path=tmp_path / "offline.png")
-    page.wait_for_timeout(500)
-    if page.locator(".jp-Dialog").count():
-        page.locator(".jp-Dialog button").last.click()
-    page.evaluate(CONNECT)
+    lab.connect(page)
     page.evaluate(RUN_ALL)
     shown(page, "i3")
     saving(page, "saved")

@@ -149,7 +149,7 @@ def test_a_reviewer_sees_who_chose_what(label: Any, project: Settings) -> None:
     page, _ = label("text_ranking", QUESTION, classes=(), annotators=["ada"], reviewers=["rex"])
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("Enter")
-    page.locator(".rest").wait_for()
+    page.locator(".saving[data-state=saved]").wait_for()
     with open_store(project, "quick") as store:
         chosen = store.answer("i1", "ada").annotations[0]["label"]
         store.set_state("i1", "review")

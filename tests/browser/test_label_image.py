@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -65,12 +66,21 @@ class Scene(NamedTuple):
             for _ in range(int(times or 1)):
                 self.page.keyboard.press(name)
 
-    def kept(self) -> list[dict[str, Any]]:
-        """Return what the store holds, once the page says that it is saved."""
+    def saved(self) -> Any:
+        """Return the store, once the page says that all is saved."""
         self.page.locator(".saving[data-state=saved]").wait_for()
         assert not self.page.faults
+        return self.card.store
+
+    def on(self, item: str = "i2") -> None:
+        """Wait for the next picture."""
+        self.page.locator(f".mlops-label[data-item={item}]").wait_for()
+
+    def kept(self) -> list[dict[str, Any]]:
+        """Return what the store holds of the picture, once the page says that it is saved."""
+        store = self.saved()
         item = self.page.locator(".mlops-label").get_attribute("data-item")
-        return list(self.card.store.answer(item, self.card.whose).annotations)
+        return list(store.answer(item, self.card.whose).annotations)
 
     def only(self) -> dict[str, Any]:
         """Return the one annotation there is."""
@@ -167,14 +177,74 @@ def test_arrows_nudge_a_box_and_one_press_is_one_step_back(scene: Callable[..., 
     for _ in range(4):
         at.page.keyboard.down("ArrowRight")
     at.page.keyboard.up("ArrowRight")
-    before = len(list(at.card.store.events(item="i1")))
     assert at.box() == (45, 49, 58, 41)  # its top edge does not go to the side
+    before = len(list(at.card.store.events(item="i1")))
     at.press("Escape")
     for _ in range(5):
         at.page.keyboard.down("ArrowRight")
     at.page.keyboard.up("ArrowRight")
     assert at.box() == (50, 49, 58, 41)
     assert len(list(at.card.store.events(item="i1"))) == before + 1
+
+
+def hold(at: Scene, end: Callable[[], Any], moves: int = 1) -> None:
+    """Hold an arrow down, and do what ends it: only then one action is told."""
+
+    def told() -> int:
+        return sum(one.kind == "move" for one in at.card.store.events(item="i1"))
+
+    for _ in range(5):
+        at.page.keyboard.down("ArrowRight")
+    at.saved()
+    assert told() == moves - 1
+    end()
+    deadline = time.monotonic() + 60
+    while told() < moves:
+        assert time.monotonic() < deadline
+        at.page.evaluate("0")  # what the page says comes in meanwhile
+    assert told() == moves
+    assert at.card.store.answer("i1", "ana").annotations[0]["x"] == 40 + 5 * moves
+
+
+def test_what_a_held_key_moves_is_one_action_however_it_ends(scene: Callable[..., Scene]) -> None:
+    at = scene("image_object_detection")
+    at.drag((40, 40), (100, 90))
+    at.kept()
+    page = at.page
+    hold(at, lambda: page.keyboard.up("ArrowRight"))
+    hold(at, page.get_by_role("listbox", name="Annotations").focus, 2)
+    page.keyboard.up("ArrowRight")
+    page.locator(".scene").focus()
+    hold(at, lambda: at.press("."), 3)
+    page.keyboard.up("ArrowRight")
+    hold(at, page.get_by_role("button", name="face, key").click, 4)
+    page.keyboard.up("ArrowRight")
+    page.clock.install(time=0)
+    page.clock.pause_at(3_600)
+    hold(at, lambda: page.clock.run_for(3_100), 5)  # nobody heard it come up
+    page.keyboard.up("ArrowRight")
+    hold(at, lambda: at.click((150, 130)), 6)
+
+
+@pytest.mark.parametrize("end", ["Submit", "Skip", ""], ids=["submitted", "skipped", "the card is taken away"])
+def test_what_a_held_key_moved_is_told_before_the_picture_goes(scene: Callable[..., Scene], end: str) -> None:
+    at = scene("image_object_detection")
+    at.drag((40, 40), (100, 90))
+    at.kept()
+    hold(at, at.page.get_by_role("button", name=end).click if end else lambda: at.page.evaluate("window.leave()"))
+
+
+def test_a_key_in_an_arrows_place_is_held_as_an_arrow_is(scene: Callable[..., Scene]) -> None:
+    at = scene("image_object_detection")
+    at.drag((40, 40), (100, 90))
+    at.press("?")
+    at.page.get_by_role("button", name="Move right (Shift: 10): \u2192; change").click()
+    at.press("q", "Escape")
+    for _ in range(5):
+        at.page.keyboard.down("q")
+    at.page.keyboard.up("q")
+    assert at.box() == (45, 40, 60, 50)
+    assert [one.kind for one in at.saved().events(item="i1")] == ["open", "draw", "move"]
 
 
 def test_a_box_by_keyboard_alone(scene: Callable[..., Scene]) -> None:
@@ -184,8 +254,8 @@ def test_a_box_by_keyboard_alone(scene: Callable[..., Scene]) -> None:
     assert at.page.locator(".scene").evaluate("one => one === document.activeElement")
     assert at.page.get_by_role("option").get_attribute("aria-label") == "box 1 hand, 40 by 7 at 70, 55"
     at.press("Enter")  # nothing is under way: the answer is submitted
-    at.page.locator(".mlops-label[data-item=i2]").wait_for()
-    assert at.card.store.answer("i1", "ana").state == "submitted"
+    at.on()
+    assert at.saved().answer("i1", "ana").state == "submitted"
     at.press("ArrowLeft", "Enter", "ArrowRight*5", "Escape")
     assert at.kept() == []
 
@@ -262,7 +332,7 @@ def test_two_points_or_a_line_are_no_polygon(scene: Callable[..., Scene]) -> Non
     at.press("Enter")
     assert "at least three points" in at.page.locator(".spoken.loud").text_content()
     at.page.get_by_role("button", name="Submit").click()
-    assert at.card.store.answer("i1", "ana").state == "open"
+    assert at.saved().answer("i1", "ana").state == "open"
     at.press("Escape")
     assert at.kept() == []
 
@@ -367,8 +437,8 @@ def test_a_brush_by_keyboard_alone(scene: Callable[..., Scene]) -> None:
     at.press("Enter", "ArrowDown*9", "Control+z")  # undone while the brush is down: it is lifted, and nothing is left
     assert at.kept() == []
     at.press("Enter", "ArrowRight", "Control+Enter")  # submitted while the brush is down: what it painted is kept
-    at.page.locator(".mlops-label[data-item=i2]").wait_for()
-    assert len(at.card.store.answer("i1", "ana").annotations) == 1
+    at.on()
+    assert len(at.saved().answer("i1", "ana").annotations) == 1
 
 
 def test_a_pen_paints_broader_when_it_is_pressed(scene: Callable[..., Scene]) -> None:
@@ -442,7 +512,7 @@ def test_zooming_keeps_the_pixel_under_the_pointer(scene: Callable[..., Scene]) 
     fitted = page.evaluate(VIEW)[0]
     for _ in range(4):
         page.mouse.wheel(0, -120)
-    page.wait_for_function("scale => +document.querySelector('.scene').dataset.scale > scale", arg=fitted * 2)
+    page.wait_for_function("scale => +document.querySelector('.scene').dataset.scale > scale", arg=fitted * 2.5)  # all four
     assert math.dist(at.place(*pixel), there) < 0.01
     at.press("z")
     assert page.evaluate(VIEW)[0] == 1
@@ -540,11 +610,11 @@ def test_a_reviewer_sees_each_persons_shapes(scene: Callable[..., Scene], card_p
     at = scene("image_object_detection", reviewers=["rita"], annotators=["ana"])
     at.drag((40, 40), (120, 100))
     at.press("Escape", "Enter")
-    at.page.locator(".mlops-label[data-item=i2]").wait_for()
-    at.card.store.set_state("i1", "disputed")
+    at.on()
+    at.saved().set_state("i1", "disputed")
     card = LabelCard(at.card.settings.model_copy(update={"user": "rita"}), "quick", role="review")
     review = Scene(card_page(card), card)
-    review.page.locator(".mlops-label[data-item=i1]").wait_for()
+    review.on("i1")
     scale, left, top, *_ = review.page.evaluate(VIEW)
     edge = ["marks", left + 80 * scale, top + 40 * scale]
     review.page.wait_for_function(f"edge => ({PAINTED})(edge)[3] > 0", arg=edge)
@@ -595,14 +665,16 @@ def test_a_picture_to_be_classified_is_moved_and_not_drawn_on(scene: Callable[..
     at.press("2")
     assert at.only()["label"] == "face"
     at.press("ArrowLeft", "Enter")
-    at.page.locator(".mlops-label[data-item=i2]").wait_for()
-    assert [one["kind"] for one in at.card.store.answer("i1", "ana").annotations] == ["class"]
+    at.on()
+    assert [one["kind"] for one in at.saved().answer("i1", "ana").annotations] == ["class"]
 
 
 def test_a_picture_that_lies_on_its_side_is_shown_upright(scene: Callable[..., Scene]) -> None:
     at = scene("image_object_detection", turned=True)
     scale, left, top, *_ = at.page.evaluate(VIEW)
-    red, green, *_ = at.page.evaluate(PAINTED, ["picture", left + 190 * scale, top + 10 * scale])
+    place = ["picture", left + 190 * scale, top + 10 * scale]
+    at.page.wait_for_function(f"place => ({PAINTED})(place)[3] > 0", arg=place)
+    red, green, *_ = at.page.evaluate(PAINTED, place)
     assert red > 200 > 60 > green  # as it was before it was turned: red from left to right, green from top to bottom
     at.drag((150, 100), (190, 140))
     assert at.box() == (150, 100, 40, 40)

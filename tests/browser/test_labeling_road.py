@@ -153,11 +153,11 @@ def mark(page: Any, key: str, words: str) -> None:
 
 
 def submit(page: Any) -> None:
-    """Submit, and wait until the next item is there, or that there is none."""
+    """Submit, and wait until the next item is there, or until it is known that there is none."""
     before = page.locator(".mlops-label").get_attribute("data-item")
     page.keyboard.press("Enter")
     page.wait_for_function("""before => document.querySelector('.mlops-label').dataset.item !== before
-      || !document.querySelector('.rest').hidden""", arg=before)
+      || document.querySelector('.rest:not([hidden]) button')""", arg=before)
 
 
 def test_from_unlabeled_items_to_a_model_that_proposes(
@@ -208,11 +208,12 @@ def test_from_unlabeled_items_to_a_model_that_proposes(
         page.get_by_role("button", name="Adopt").first.click()  # ana's
         submit(page)
     page.locator(".saving[data-state=saved]").wait_for()
-    mlops_nb_command("label", "review", "entities")
+    assert mlops_nb_command("label", "review", "entities").rc == 0
     page, card = at_work("cam", "entities", role="review")
     page.screenshot(path=tmp_path / "review-entities.png")
     page.get_by_role("button", name="Adopt").first.click()
     submit(page)
+    page.locator(".saving[data-state=saved]").wait_for()
 
     settings = load_settings("dev", project.root)
     for name, items in (("signs", len(first)), ("entities", len(told))):

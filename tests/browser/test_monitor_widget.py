@@ -19,7 +19,6 @@ BLUE = "deployment:dev.shop/blue"
 BEGIN = dt.datetime(2026, 11, 20, tzinfo=dt.UTC)
 HOUR = dt.timedelta(hours=1)
 EVIL = "<img src=x onerror=\"window.caught = 1\">"
-SOON = 4_000  # milliseconds in which a change must be on the page: it is looked for every second
 CARD = """
 from mlops_nb.core.settings import load_settings
 from mlops_nb.widgets import MonitorCard
@@ -84,7 +83,7 @@ def test_a_person_watches_looks_into_a_feature_and_answers(page: Any, lab: Any, 
     page.keyboard.press("Enter")
     assert carat.get_attribute("aria-pressed") == "true"
     about = card.locator(".about")
-    about.locator("rect").first.wait_for(timeout=SOON)
+    about.locator("rect").first.wait_for()
     about.locator("summary").click()
     assert about.locator("tbody tr").all_inner_texts() == ["low\t50.0 %\t80.0 %", f"{EVIL}\t50.0 %\t20.0 %"]
     slider = about.get_by_label("Window", exact=True)
@@ -93,27 +92,27 @@ def test_a_person_watches_looks_into_a_feature_and_answers(page: Any, lab: Any, 
     assert slider.get_attribute("aria-valuetext") == "2026-11-20 03:00: 0.09"
 
     see(settings, "stones", 5, 0.4, (Action("", "", "retrain", BLUE, "carat moved", "supervised", "waiting"),))  # by another process
-    card.locator(".alert .state[data-state=open]").wait_for(timeout=SOON)
+    card.locator(".alert .state[data-state=open]").wait_for()
     assert "carat jensen_shannon_distance of inputs: 0.4" in card.get_by_role("status").inner_text()
     assert page.evaluate("document.activeElement.type") == "range"  # whoever was somewhere, still is
     card.get_by_role("button", name="Acknowledge 2026-11-20").focus()
     page.keyboard.press("Enter")
     page.keyboard.type("seen it")  # the form's first field has the focus
     see(settings, "stones", 6, 0.45)  # what was typed survives what happens meanwhile
-    card.locator(".strip i").nth(6).wait_for(state="attached", timeout=SOON)
-    card.get_by_text("goes on since 2026-11-20 04:00, in 2 windows").wait_for(timeout=SOON)
+    card.locator(".strip i").nth(6).wait_for(state="attached")
+    card.get_by_text("goes on since 2026-11-20 04:00, in 2 windows").wait_for()
     page.screenshot(path=tmp_path / "alert.png", full_page=True)
     page.keyboard.press("Enter")
-    card.get_by_text("by ana (seen it)").wait_for(timeout=SOON)
+    card.get_by_text("by ana (seen it)").wait_for()
     page.wait_for_function("document.activeElement.textContent === 'Acknowledge'")  # the focus goes back where it came from
     assert {raised.state for raised in history.alerts(settings, "stones")} == {"acknowledged"}
 
     card.get_by_role("button", name="Refuse retrain").click()
     page.keyboard.press("Enter")
-    card.get_by_role("alert").get_by_text("needs a reason").wait_for(timeout=SOON)
+    card.get_by_role("alert").get_by_text("needs a reason").wait_for()
     page.keyboard.type("the season")
     page.keyboard.press("Enter")
-    card.locator("li.action").wait_for(state="detached", timeout=SOON)
+    card.locator("li.action").wait_for(state="detached")
     assert [action.state for action in history.actions(settings, "stones")] == ["refused"]
     assert page.evaluate("window.caught") is None
     assert card.locator("img").count() == 0
@@ -127,7 +126,7 @@ def test_it_is_named_and_legible_in_both_themes(page: Any, lab: Any, tmp_path: P
     card = watch(page, lab, "gems", tmp_path)
     card.locator(".multiple").first.click()
     card.get_by_role("button", name="Snooze 2026-11-20").click()
-    card.locator("rect").first.wait_for(timeout=SOON)
+    card.locator("rect").first.wait_for()
     assert card.evaluate(UNNAMED) == []
     assert card.locator("form select").evaluate("one => one === document.activeElement")
     for theme, light in (("Light", "true"), ("Dark", "false")):

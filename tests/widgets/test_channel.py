@@ -16,7 +16,7 @@ from tornado.websocket import websocket_connect
 folder, *options = sys.argv[1:]
 app = ServerApp.instance()
 app.initialize(["--no-browser", "--allow-root", "--port=0", "--IdentityProvider.token=t", f"--ServerApp.root_dir={folder}", *options])
-ours = {"headers": {"Authorization": "token t"}}
+ours = {"headers": {"Authorization": "token t"}, "connect_timeout": 120, "request_timeout": 120}
 
 async def look():
     try:
@@ -41,5 +41,5 @@ OURS = "--ServerApp.kernel_websocket_connection_class=mlops_nb.widgets.channel.P
 @pytest.mark.slow
 @pytest.mark.parametrize(("options", "told"), [([OURS], "prompt"), ([], "held back")])
 def test_a_message_goes_out_at_once_with_our_connection_and_not_with_jupyters(tmp_path, options, told):
-    done = subprocess.run([sys.executable, "-c", SERVER, tmp_path, *options], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", SERVER, tmp_path, *options], capture_output=True, text=True, timeout=300)
     assert done.stdout.split("\n")[0] == told, done.stderr

@@ -131,12 +131,12 @@ def test_it_follows_what_others_do_until_it_is_closed(project: Settings, see: An
     card._repr_mimebundle_()
     assert card.following
     see(0, drift("carat", 0.3))
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while not card.shown["alerts"]:
         assert time.monotonic() < end
         time.sleep(0.02)
     card.close()
-    card._follower.join(5)
+    card._follower.join(60)
     assert not card.following
 
 

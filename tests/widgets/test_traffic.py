@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SCORE = "import json\ndef init(): pass\ndef run(raw_data):\n    return [2 * x for x in json.loads(raw_data)]\n"
 
 
-def until(happened: Callable[[], Any], seconds: float = 20) -> Any:
+def until(happened: Callable[[], Any], seconds: float = 60) -> Any:
     """Wait for something, and return it."""
     end = time.monotonic() + seconds
     while not (found := happened()):
@@ -119,11 +119,11 @@ def test_what_cannot_be_is_told_on_the_card(card: TrafficCard, shop: Settings) -
 def test_it_follows_what_others_do_but_keeps_what_was_moved_here(card: TrafficCard, shop: Settings) -> None:
     card._repr_mimebundle_()  # as a notebook does when it shows the card
     traffic.shift_traffic(shop, "shop", {"blue": 60, "green": 40})
-    until(lambda: card.wanted[0] == {"blue": 60, "green": 40}, 5)
+    until(lambda: card.wanted[0] == {"blue": 60, "green": 40})
     card.sliders["green"].value = 10
     traffic.shift_traffic(shop, "shop", {"blue": 100})
     online.invoke(shop, "shop", [1, 2])
-    until(lambda: "100 %" in card.state.value, 5)
+    until(lambda: "100 %" in card.state.value)
     assert card.wanted[0] == {"blue": 90, "green": 10}
 
 

@@ -118,7 +118,7 @@ function makeCard(model, makeSurface) {
   }
   function focus() {
     const { element } = now.surface, inner = element.matches("[tabindex]") ? element : element.querySelector("[data-focus]");
-    (inner ?? root).focus({ preventScroll: true });
+    ((entry() && inner) || root).focus({ preventScroll: true }); // while no item is here the surface is hidden
   }
   function refresh() {
     now.surface.update();

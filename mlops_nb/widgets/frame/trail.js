@@ -94,7 +94,11 @@ function makeTrail({ project, whose, review, readOnly, outbox, watch, tell, now,
     dropPictures(now.trail, now.at);
     stage.show();
     const one = entry();
-    if (!one) return refresh();
+    if (!one) {
+      refresh();
+      if (stage.stage.contains(document.activeElement)) focus(); // else the next item's keys would go nowhere
+      return;
+    }
     watch.take();
     if (!readOnly && !review && !one.events.some((event) => event.kind === "open")) {
       const start = one.told.start ?? [];

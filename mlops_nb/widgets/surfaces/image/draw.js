@@ -55,12 +55,13 @@ function makeDrawing({ api, now, view, masks, facts, shapes, selected, keypointN
     const under = Boolean(now.gesture || now.path || now.live || now.lowered || now.adding);
     if (now.lowered || now.gesture?.strokes) masks.drop();
     now.gesture?.cancel?.();
+    clearTimeout(now.nudged);
     [now.gesture, now.path, now.live, now.lowered, now.nudged, now.adding] = [null, null, null, null, 0, false];
     hinted();
     view.need("marks", "hand");
     return under;
   }
-  function settle() { // what arrows have moved is told when the key is let go
+  function settle() { // what a held key has moved is told when it is let go
     if (!now.nudged) return;
     clearTimeout(now.nudged);
     now.nudged = 0;

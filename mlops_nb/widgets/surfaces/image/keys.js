@@ -4,7 +4,7 @@ function makeKeyboard({ api, now, view, masks, facts, shapes, selected, bounds, 
   function arrow(right, below, event) {
     const far = event.shiftKey ? 10 : 1, one = now.live ?? selected();
     const nudges = one && !now.path && !now.lowered && !api.readOnly && (now.tool === "select" || now.grip >= 0 || (one.kind !== "mask" && !(now.tool === "points" && next().one) && !now.cross));
-    if (nudges) return nudge(one, right * far, below * far);
+    if (nudges) return nudge(one, right * far, below * far, event.code);
     const step = far * Math.max(1, Math.round(1 / view.scale)), start = startOfCross();
     now.cross = { x: clamp(start.x + right * step, 0, view.size.width), y: clamp(start.y + below * step, 0, view.size.height), moved: true };
     view.reveal(now.cross.x, now.cross.y);
@@ -17,7 +17,7 @@ function makeKeyboard({ api, now, view, masks, facts, shapes, selected, bounds, 
     const at = now.hover && now.hover.x >= 0 && now.hover.y >= 0 && now.hover.x <= view.size.width && now.hover.y <= view.size.height ? now.hover : inside(view.toImage(view.wide / 2, view.high / 2));
     return { x: Math.round(at.x), y: Math.round(at.y) };
   }
-  function nudge(one, right, below) {
+  function nudge(one, right, below, key) {
     if (one.kind === "mask") {
       const { raster } = masks.open(selected()), rle = encodeRaster(shiftRaster(raster, right, below));
       if (rle) change({ rle });
@@ -26,6 +26,7 @@ function makeKeyboard({ api, now, view, masks, facts, shapes, selected, bounds, 
     const taken = now.grip >= 0 ? gripsOf(one)[now.grip] : null;
     now.live = { ...one, ...(taken ? moveGrip(one, now.grip, taken.x + right, taken.y + below, view.size) : shiftShape(one, right, below, view.size, bounds(one))) };
     clearTimeout(now.nudged);
+    now.nudger = key;
     now.nudged = setTimeout(settle, 3000); // should nobody hear the key come up; longer than any keyboard waits before it repeats
     view.need("hand");
   }

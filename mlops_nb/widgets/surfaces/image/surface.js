@@ -37,7 +37,8 @@ function makeImageSurface(api) {
     cross: null, // where the keyboard's crosshair is: {x, y, moved: since a point was set there}
     lowered: null, // the stroke that the keyboard paints
     lastStroke: null, // where the last one ended
-    nudged: 0, // the clock that tells what arrows have moved
+    nudged: 0, // the clock that tells what a held key has moved
+    nudger: "", // that key: an arrow, or what somebody has put in its place
     held: false, // the space bar
     skipped: new Map(), // id of key points -> the last one that was passed over
   };
@@ -234,12 +235,13 @@ function makeImageSurface(api) {
   function hold() {
     if (!now.held) [now.held, stage.style.cursor] = [true, "grab"];
   }
+  const nudges = ({ key: which, code }) => which.startsWith("Arrow") || code === now.nudger;
   function onKey(event) {
-    if (!event.key.startsWith("Arrow") && !["Shift", "Alt", "Control", "Meta"].includes(event.key)) hand.settle();
+    if (!nudges(event) && !["Shift", "Alt", "Control", "Meta"].includes(event.key)) hand.settle();
   }
   function offKey(event) {
     if (event.key === " ") [now.held, stage.style.cursor] = [false, ""];
-    if (event.key.startsWith("Arrow")) hand.settle();
+    if (nudges(event)) hand.settle();
   }
 
   // --- the list, the hint ---
@@ -251,7 +253,10 @@ function makeImageSurface(api) {
   }
   function update() {
     if (now.live && !now.gesture && !now.path && !now.lowered && !now.nudged) now.live = null;
-    if (now.live && now.nudged && !shapes().some(({ id }) => id === now.live.id)) [now.live, now.nudged] = [null, 0];
+    if (now.live && now.nudged && !shapes().some(({ id }) => id === now.live.id)) {
+      clearTimeout(now.nudged);
+      [now.live, now.nudged] = [null, 0];
+    }
     if ((now.lowered || now.gesture?.strokes) && now.live?.rle !== selected()?.rle) hand.giveUp(); // undone below the brush
     if (now.live && now.path?.kind === "box") now.live = { ...now.live, label: api.label() };
     const one = selected();
@@ -315,7 +320,10 @@ function makeImageSurface(api) {
       return true;
     },
     resized: view.resize,
-    destroy: view.close,
+    destroy() {
+      hand.settle();
+      view.close();
+    },
   };
 }
 

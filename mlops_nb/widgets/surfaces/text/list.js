@@ -12,6 +12,8 @@ function makeSpanList({ api, own, now, excerpt }) {
   let listed = [], listedOf = null; // the rows, and the spans that they were made of
 
   function listAll() {
+    if (listedOf === now.spans) return;
+    listedOf = now.spans;
     const mine = now.spans.filter((one) => !one.by), byId = new Map(now.spans.map((one) => [one.id, one]));
     listed = mine.map((one) => ({ id: one.id, start: one.start, colour: one.colour, words: excerpt(one.start, one.end), label: one.label, note: noteOf(one),
       name: `${one.label}: ${excerpt(one.start, one.end)}, ${one.annotation.start} to ${one.annotation.end}${one.source ? ", proposed" : ""}` }));
@@ -52,19 +54,18 @@ function makeSpanList({ api, own, now, excerpt }) {
     box,
     element: make("section", { className: "side", ariaLabel: "What is marked" }, heading, box),
     show() {
-      if (listedOf !== now.spans) {
-        listedOf = now.spans;
-        listAll();
-      }
+      listAll();
       drawRows();
     },
     reveal(id) {
+      listAll();
       const place = listed.findIndex((one) => one.id === id);
       if (place < 0) return;
       if (place * ROW < box.scrollTop) box.scrollTop = place * ROW;
       else if ((place + 1) * ROW > box.scrollTop + box.clientHeight) box.scrollTop = (place + 1) * ROW - box.clientHeight;
     },
-    step(by) { // the id so many rows further
+    step(by) { // the id so many rows further, also of what is not drawn yet
+      listAll();
       const place = listed.findIndex((one) => one.id === api.selected());
       const to = place < 0 ? (by > 0 ? 0 : listed.length - 1) : Math.min(listed.length - 1, Math.max(0, place + by));
       return listed[to]?.id ?? "";
