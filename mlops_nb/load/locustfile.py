@@ -68,7 +68,15 @@ def begin(environment: Any, **_: Any) -> None:
     """Start the clock."""
     SEEN.began = time.perf_counter()
     if TARGET.get("seconds"):
-        gevent.spawn_later(TARGET["seconds"], environment.runner.quit)
+        gevent.spawn(end, environment)
+
+
+def end(environment: Any) -> None:
+    """Quit when the time is over, but not before anything came back: a model may be slower than that."""
+    gevent.sleep(TARGET["seconds"])
+    while not SEEN.statuses:
+        gevent.sleep(0.01)
+    environment.runner.quit()
 
 
 @events.quitting.add_listener

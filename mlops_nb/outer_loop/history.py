@@ -492,11 +492,15 @@ def end_action(
         return _action(database.execute("SELECT * FROM actions WHERE id = ?", (id,)).fetchone())
 
 # %% ../../nbs/outer_loop/57_history.ipynb #41d440c7
-def claim_notice(settings: Settings, id: str) -> Notice | None:
-    """Claim a notice that waits; None: it does not wait any more, or another process is at work on it."""
+def claim_notice(
+    settings: Settings,
+    id: str,
+    due: str = "",  # as it was read; empty: whenever it is due
+) -> Notice | None:
+    """Claim a notice that waits; None: it does not wait any more, another process is at work on it, or has put it off."""
     with transaction(settings) as database:
         row = database.execute("SELECT * FROM notices WHERE id = ?", (id,)).fetchone()
-        if row is None or row["state"] != "waiting" or is_alive(row["claim"]):
+        if row is None or row["state"] != "waiting" or is_alive(row["claim"]) or (due and row["due"] != due):
             return None
         database.execute("UPDATE notices SET claim = ? WHERE id = ?", (claim_of(), id))
     return Notice(**{key: row[key] for key in Notice.__dataclass_fields__})

@@ -157,8 +157,12 @@ def _take_steps(watch: _Watch, before: dict[str, int], steps: Sequence[int], pro
 
 
 def _settled(watch: _Watch) -> dict[str, Any]:
-    time.sleep(0.25)  # the counters are written several times a second
-    return state.read_status(watch.settings, watch.endpoint)["deployments"][watch.deployment]
+    """Read the counters with every answer until now in them: they are no older than the newest revision that the front has told."""
+    settings, endpoint = watch.settings, watch.endpoint
+    with state.lock_endpoint(settings, endpoint):
+        if state.read_status(settings, endpoint)["pid"]:
+            state.apply_wanted(settings, state.read_wanted(settings, endpoint))
+    return state.read_status(settings, endpoint)["deployments"][watch.deployment]
 
 # %% ../../nbs/outer_loop/32_traffic.ipynb #7d871f8b
 def _take_step(watch: _Watch, step: int, before: dict[str, int], expected: dict[str, int]) -> None:
@@ -240,7 +244,7 @@ def _before_traffic(watch: _Watch) -> tuple[str, float | None]:
     set_mirror(watch.settings, watch.endpoint, {watch.deployment: 50})
     problem, difference = _hold(watch, watch.hold)
     set_mirror(watch.settings, watch.endpoint, mirrored)
-    time.sleep(0.3)  # both answers are written down a moment later
+    _await_copies(watch)
     try:
         found = compare(watch.settings, watch.endpoint, watch.deployment, since)
     except LookupError:  # nobody asked meanwhile
@@ -250,3 +254,12 @@ def _before_traffic(watch: _Watch) -> tuple[str, float | None]:
     if shadow - live > watch.limits["error_rate"]:
         problem = problem or f"as a shadow, {shadow:.4g} of its answers are errors (of the live ones: {live:.4g})"
     return problem or _too_far(watch, difference), difference
+
+# %% ../../nbs/outer_loop/32_traffic.ipynb #c3f81592
+def _await_copies(watch: _Watch) -> None:
+    """Wait until of every copy sent so far both answers are written down."""
+    def count(status: dict[str, Any], which: str) -> int:
+        return status.get("mirror", {}).get(which, 0)
+
+    queued = count(state.read_status(watch.settings, watch.endpoint), "queued")
+    state.await_status(watch.settings, watch.endpoint, 30, lambda s: count(s, "done") >= min(queued, count(s, "queued")))

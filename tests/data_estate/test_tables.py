@@ -92,7 +92,7 @@ def test_a_killed_writer_leaves_the_version_before_it(project: Settings) -> None
 
 def test_two_writers_at_once_lose_nothing(project: Settings) -> None:
     writers = [start_writer(0, 4), start_writer(100, 4)]
-    assert [writer.wait(60) for writer in writers] == [0, 0]
+    assert [writer.wait(300) for writer in writers] == [0, 0]
     assert {read_table(project, version)["n"].iloc[0] for version in history(project, "numbers")} == {*range(4), *range(100, 104)}
 
 

@@ -1,5 +1,6 @@
 """A project with a few registered models, for the tests that put them behind endpoints; and what these tests ask with."""
 
+import json
 import shutil
 import threading
 import time
@@ -77,7 +78,13 @@ class Stones:
     def client(self, endpoint: str) -> Client:
         return Client(self.settings, endpoint)
 
-    def until(self, happened: Callable[[], bool], seconds: float = 30) -> None:
+    def events(self, endpoint: str, deployment: str, collection: str) -> list[dict[str, Any]]:
+        """Read what was collected, as far as its lines are whole."""
+        paths = (self.settings.collected / endpoint / deployment / collection).rglob("*.jsonl")
+        lines = [line for path in paths for line in path.read_bytes().splitlines(keepends=True)]
+        return [json.loads(line) for line in lines if line.endswith(b"\n")]
+
+    def until(self, happened: Callable[[], bool], seconds: float = 60) -> None:
         end = time.monotonic() + seconds
         while not happened():
             assert time.monotonic() < end, "it did not happen in time"
@@ -97,9 +104,9 @@ def stones(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stones]:
     _register(LinearRegression().fit(FRAME.rename(columns={"depth": "height"}), PRICES))
     lost = _register(LinearRegression().fit(FRAME, PRICES))
     (Path(mlflow.artifacts.download_artifacts(f"models:/{lost.name}/{lost.version}")) / "model.skops").write_bytes(b"")
-    yield Stones(settings)
-    mine = str(settings.state)
-    assert not [p for p in psutil.process_iter(["cmdline"]) if mine in " ".join(p.info["cmdline"] or [])]
+    made, mine = Stones(settings), str(settings.state)
+    yield made
+    made.until(lambda: not [p for p in psutil.process_iter(["cmdline"]) if mine in " ".join(p.info["cmdline"] or [])])
 
 
 class Done(NamedTuple):

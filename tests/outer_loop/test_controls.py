@@ -23,7 +23,6 @@ from mlops_nb.setup.project import lay_project
 
 ROOT = Path(__file__).resolve().parents[2]
 ENDPOINT = "guarded"
-NOW = dt.datetime.now(dt.UTC)
 
 CONTROL = """\
 name: own
@@ -107,13 +106,14 @@ def test_what_cannot_be_checked_has_not_passed(project: Settings) -> None:
 
 def test_an_exemption_counts_until_its_last_day_and_then_the_control_fails_again(project: Settings) -> None:
     own(project, "settings_in_force", "{expected: {approval: [required]}}")
-    until = NOW.date() + dt.timedelta(days=3)
+    now = dt.datetime.now(dt.UTC)
+    until = now.date() + dt.timedelta(days=3)
     with pytest.raises(PermissionError, match="may not approve"):
         controls.exempt(acting(project, "bot", "cicd_process"), "own-control", until, "a trial")
     controls.exempt(acting(project, "mia", "project_lead"), "own-control", until, "a trial", "setting:dev.*")
 
     def state_at(days: int) -> controls.Finding:
-        return only(controls.run_controls(Scope(project, at=NOW + dt.timedelta(days=days)), controls.policies(project)), "own-control")
+        return only(controls.run_controls(Scope(project, at=now + dt.timedelta(days=days)), controls.policies(project)), "own-control")
 
     assert (state_at(0).state, state_at(3).state, state_at(4).state) == ("exempt", "exempt", "failed")
     assert "granted by mia" in state_at(0).exemption
@@ -165,7 +165,7 @@ def test_a_changed_matrix_and_a_custom_role_are_found_with_the_cells(project: Se
 def test_support_outside_of_a_grant_is_found(project: Settings) -> None:
     lee = acting(project, "lee", "platform_support")
     ledger.log(lee, "deploy", "deployment:dev.diamonds/blue")
-    hour = dt.timedelta(hours=1)
+    now, hour = dt.datetime.now(dt.UTC), dt.timedelta(hours=1)
 
     def problems(**grants: Any) -> list[str]:
         return [found.problem for found in governance.just_in_time(Scope(project), grants=grants)]
@@ -174,10 +174,10 @@ def test_support_outside_of_a_grant_is_found(project: Settings) -> None:
         return governance.Grant(user=user, since=since, until=until, reason="the disk is full")
 
     assert problems() == ["1 of 1 actions in the last 30 days were outside of any grant"]
-    assert problems(disk=grant("lee", NOW - hour, NOW + hour)) == ["", ""]
-    assert problems(disk=grant("lee", NOW - 3 * hour, NOW - hour))[1].startswith("1 of 1")
-    assert problems(disk=grant("kim", NOW - hour, NOW + hour))[1].startswith("1 of 1")
-    assert problems(disk=grant("lee", NOW - hour, NOW + 1000 * hour))[0] == "lasts 41.7 days; 7 are the most"
+    assert problems(disk=grant("lee", now - hour, now + hour)) == ["", ""]
+    assert problems(disk=grant("lee", now - 3 * hour, now - hour))[1].startswith("1 of 1")
+    assert problems(disk=grant("kim", now - hour, now + hour))[1].startswith("1 of 1")
+    assert problems(disk=grant("lee", now - hour, now + 1000 * hour))[0] == "lasts 41.7 days; 7 are the most"
     assert "lee acts as platform_support without a grant" in governance.just_in_time(Scope(lee))[0].problem
 
 
@@ -363,8 +363,8 @@ def test_a_burst_of_wrong_keys_and_a_search_for_addresses_are_live_threats(guard
     for n in range(25):
         posture.knock(wanted, "/score", b"{}", {"authorization": f"Bearer {n}", "user-agent": "curl/8", **STRANGER})
         posture.knock(wanted, f"/wp-admin/{n}")
-    log = guarded.endpoints / ENDPOINT / "logs/traffic"
-    stones.until(lambda: sum(posture.read_strangers(log, NOW - dt.timedelta(hours=1)).minutes.values()) >= 25)
+    log, since = guarded.endpoints / ENDPOINT / "logs/traffic", dt.datetime.now(dt.UTC) - dt.timedelta(hours=1)
+    stones.until(lambda: sum(posture.read_strangers(log, since).minutes.values()) >= 25)
 
     def threat(**limits: Any) -> str:
         return posture.live_threats(Scope(guarded, ENDPOINT), **limits)[0].problem
@@ -396,7 +396,8 @@ def certificate(folder: Path) -> dict[str, str]:
     from cryptography.hazmat.primitives.asymmetric import ec
 
     key, who = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "shop")])
-    begin, end = NOW - dt.timedelta(hours=1), NOW + dt.timedelta(days=1, hours=1)
+    begin = dt.datetime.now(dt.UTC) - dt.timedelta(hours=1)
+    end = begin + dt.timedelta(days=1, hours=2)
     made = (x509.CertificateBuilder().subject_name(who).issuer_name(who).public_key(key.public_key()).serial_number(7)
             .not_valid_before(begin).not_valid_after(end).sign(key, hashes.SHA256()))
     (folder / "shop.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
@@ -431,7 +432,8 @@ def test_a_monitor_gets_the_number_of_failed_controls_with_the_evidence(guarded:
     def asked(endpoint: str, names: str) -> Asked:
         watch = Watch("security", "custom", {}, component="mlops_nb_controls", parameters={"policies": names} if names else {})
         deployment = Deployment(endpoint, "blue", "model:dev.diamonds/1", "dev")
-        return Asked(guarded, watch, "regression", deployment, (NOW, NOW), lambda *_: None)  # type: ignore[arg-type, return-value]
+        window = (dt.datetime.now(dt.UTC),) * 2
+        return Asked(guarded, watch, "regression", deployment, window, lambda *_: None)  # type: ignore[arg-type, return-value]
 
     policy("data_collected", "{collections: [request]}", "audit")
     found = {one.feature: one for one in controls.controls(asked(ENDPOINT, "own, security"))}

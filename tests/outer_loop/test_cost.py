@@ -9,7 +9,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
 
@@ -100,7 +100,7 @@ def test_months_have_the_hours_that_they_have(moment: dt.datetime, zone: str, ho
     assert hours_between(start, end) == hours
 
 
-@limits(max_examples=200, deadline=None)
+@limits(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(moment=st.datetimes(dt.datetime(2000, 1, 1), dt.datetime(2090, 1, 1)),
        zone=st.sampled_from(["UTC", "Europe/Vienna", "Asia/Kolkata"]))
 def test_the_days_of_a_month_are_the_month(moment: dt.datetime, zone: str) -> None:
@@ -231,7 +231,7 @@ def test_a_deployment_that_scales_is_given_other_bounds(here: Settings, ask: Any
     assert load_deployment(path).scale_settings
 
 
-@limits(max_examples=300, deadline=None)
+@limits(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(load=st.floats(0, 1e4), target=st.floats(0.05, 1), concurrent=st.integers(1, 256))
 def test_so_many_instances_carry_the_load_and_one_fewer_would_not(load: float, target: float, concurrent: int) -> None:
     count = instances_needed(load, target, concurrent)

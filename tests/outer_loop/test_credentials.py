@@ -67,7 +67,7 @@ def test_a_key_is_replaced_while_clients_use_the_other_one(here: Settings) -> No
     clients.start()
     new = credentials.regenerate(here, ENDPOINT, "primary")
     assert round(online.invoke(here, ENDPOINT, {"input_data": [[0.5, 60.0]]})[0]) == 2000  # our client has the new one at once
-    end = time.monotonic() + 5
+    end = time.monotonic() + 60
     while ask(here, "/score", before["primary"]) != 401:
         assert time.monotonic() < end, "the old key is still good"
     assert ask(here, "/score", new) == 200

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
 
@@ -150,7 +150,7 @@ def test_the_factors_are_the_workbooks() -> None:
     assert len(PAIRS) == 3
 
 
-@limits(max_examples=300, deadline=None)
+@limits(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(requests=st.integers(1, 10**9), share=st.floats(0, 1), target=st.floats(0.5, 0.9999), days=st.integers(1, 365))
 def test_a_budget_that_burns_at_its_rate_is_gone_when_it_says(requests: int, share: float, target: float, days: int) -> None:
     bad, window = int(requests * share), dt.timedelta(days=days)

@@ -5,7 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given
+from hypothesis import settings as limits
 from hypothesis import strategies as st
 
 from mlops_nb.core.records import Signal, SpecificationError
@@ -84,6 +85,7 @@ def test_another_number_beyond_its_threshold_does_not_count():
         assert decided(rules, points=past(True, True, **other)) == [("annotate", "held")]
 
 
+@limits(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.sampled_from([True, False, None]), max_size=30), st.integers(1, 12))
 def test_breaches_are_counted_over_the_newest_windows_that_said_something(before, windows):
     told = [one for one in [*before, True] if one is not None]

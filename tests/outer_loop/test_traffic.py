@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from mlops_nb.core import ledger
@@ -32,6 +33,22 @@ def here(stones: Any) -> Iterator[Settings]:
     online.deploy(stones.settings, ENDPOINT, stones.model(2))
     yield stones.settings
     online.remove(stones.settings, ENDPOINT)
+
+
+class Asked:
+    """A clock that roll-outs hold their steps by: a second of it is twenty answers to a client, however long they take."""
+
+    def __init__(self, client: Any, meanwhile: Callable[[], None] = lambda: None):
+        self.client, self.meanwhile, self.until = client, meanwhile, time.monotonic() + 60
+        self.time = time.time
+
+    def monotonic(self) -> float:
+        assert time.monotonic() < self.until, "nobody is answered any more"
+        return (self.client.answers.total() + len(self.client.failures)) / 20
+
+    def sleep(self, seconds: float) -> None:
+        self.meanwhile()
+        time.sleep(0.02)
 
 
 @pytest.fixture
@@ -109,8 +126,11 @@ def test_how_far_answers_are_apart(live: Any, other: Any, differ: float, differe
     assert (found["differ"], found["difference"]) == (pytest.approx(differ), pytest.approx(difference))
 
 
-def test_a_roll_out_takes_over_in_steps_without_losing_a_request(live: Settings, stones: Any) -> None:
+def test_a_roll_out_takes_over_in_steps_without_losing_a_request(
+    live: Settings, stones: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with stones.client(ENDPOINT) as client:
+        monkeypatch.setattr(traffic, "time", Asked(client))
         steps = traffic.roll_out(live, ENDPOINT, "green", steps=(20, 100), hold=0.6)
         with pytest.raises(ValueError, match="green of shop has 100 % of the traffic"):
             online.remove(live, ENDPOINT, "green")
@@ -124,12 +144,18 @@ def test_a_roll_out_takes_over_in_steps_without_losing_a_request(live: Settings,
     assert [entry.action for entry in ledger.entries(live)][-3:] == ["shift_traffic", "shift_traffic", "roll_back"]
 
 
-def test_a_model_whose_predictions_are_too_far_is_found_as_a_shadow_before_it_has_traffic(live: Settings, stones: Any) -> None:
+def test_a_model_whose_predictions_are_too_far_is_found_as_a_shadow_before_it_has_traffic(
+    live: Settings, stones: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     told = r"Rolled back shop to blue 100 %\. green at 0 %: its predictions differ by 1 from those of blue, over 0.2"
-    with stones.client(ENDPOINT) as client, pytest.raises(StepFailed, match=told):
-        traffic.roll_out(live, ENDPOINT, "green", probe=stones.half, hold=0.5, max_difference=0.2)
+    with stones.client(ENDPOINT) as client:
+        with pytest.raises(StepFailed, match=told):
+            traffic.roll_out(live, ENDPOINT, "green", probe=stones.half, hold=0.5, max_difference=0.2)
+        seen = client.answers.total()
+        stones.until(lambda: client.answers.total() > seen + 5)
     assert set(client.answers) == {2000}
-    with stones.client(ENDPOINT):  # without a probe, live requests tell: half of them are copied to it
+    with stones.client(ENDPOINT) as client:  # without a probe, live requests tell: half of them are copied to it
+        monkeypatch.setattr(traffic, "time", Asked(client))
         with pytest.raises(StepFailed, match=r"green at 0 %: its predictions differ by 1 "):
             traffic.roll_out(live, ENDPOINT, "green", hold=0.5, max_difference=0.2)
         near = traffic.roll_out(live, ENDPOINT, "green", steps=(10,), hold=0.3, max_difference=1.5)
@@ -138,18 +164,33 @@ def test_a_model_whose_predictions_are_too_far_is_found_as_a_shadow_before_it_ha
     assert state.read_wanted(live, ENDPOINT)["mirror_traffic"] == {}
 
 
-def test_a_model_that_fails_or_is_slow_is_rolled_back_by_itself_and_no_client_sees_it(live: Settings, stones: Any) -> None:
+def test_a_model_that_fails_or_is_slow_is_rolled_back_by_itself_and_no_client_sees_it(
+    live: Settings, stones: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with stones.client(ENDPOINT) as client:
         online.deploy(live, ENDPOINT, stones.model(3), "broken")
+        online.invoke(live, ENDPOINT, stones.half, "green")  # how long it takes is known
         with pytest.raises(StepFailed, match=r"Rolled back shop to blue 100 %\. broken at 0 %: the probe failed: .*424"):
             traffic.roll_out(live, ENDPOINT, "broken", probe=stones.half)
         with pytest.raises(StepFailed, match=r"green at 0 %: p95_ms is .*, over 0.001"):
             traffic.roll_out(live, ENDPOINT, "green", steps=(10,), hold=0.4, max_latency_ms=0.001)
     assert client.answers[2000]
     assert not client.failures
-    # without a probe it is found out by its first answers to production
-    with stones.client(ENDPOINT), pytest.raises(StepFailed, match=r"broken at 50 %: error_rate is 1, over 0"):
-        traffic.roll_out(live, ENDPOINT, "broken", steps=(50, 100), hold=0.4)
+    # without a probe it is found out by its first answers to production, also where the host is late to tell of them
+    host, save = psutil.Process(state.read_status(live, ENDPOINT)["pid"]), state.save_wanted
+
+    def save_and_wake(*words: Any) -> None:
+        save(*words)
+        host.resume()
+
+    monkeypatch.setattr(state, "save_wanted", save_and_wake)
+    try:
+        with stones.client(ENDPOINT) as client:
+            monkeypatch.setattr(traffic, "time", Asked(client, meanwhile=host.suspend))
+            with pytest.raises(StepFailed, match=r"broken at 50 %: error_rate is 1, over 0"):
+                traffic.roll_out(live, ENDPOINT, "broken", steps=(50, 100), hold=0.4)
+    finally:
+        host.resume()
     assert {d.name: d.traffic for d in online.deployments(live, ENDPOINT)} == {"blue": 100, "green": 0, "broken": 0}
     assert ledger.entries(live)[-1].action == "roll_back"
     online.remove(live, ENDPOINT, "broken")
@@ -157,10 +198,10 @@ def test_a_model_that_fails_or_is_slow_is_rolled_back_by_itself_and_no_client_se
 
 def test_the_probes_of_a_roll_out_are_nobodys_requests_and_are_not_collected(live: Settings, stones: Any) -> None:
     def collected() -> Counter[str]:
-        paths = (live.collected / ENDPOINT / "green" / "model_inputs").rglob("*.jsonl")
-        return Counter(json.loads(line)["correlationid"] for path in paths for line in path.read_text().splitlines())
+        return Counter(event["correlationid"] for event in stones.events(ENDPOINT, "green", "model_inputs"))
 
-    time.sleep(0.5)  # what was asked before is on its way
+    online.invoke(live, ENDPOINT, stones.half, "green", request_id="last")
+    stones.until(lambda: "last" in collected())  # and with it all that was asked before
     before = collected()
     traffic.roll_out(live, ENDPOINT, "green", steps=(100,), probe=stones.half, hold=0.3)
     forged = {"x-request-id": "client", "x-mlops-nb-probe": "1", "content-type": "application/json"}
@@ -220,7 +261,7 @@ def test_the_command_shifts_mirrors_rolls_out_and_says_what_cannot_be(live: Sett
     assert "0 % + 20 % mirrored" in command("traffic", ENDPOINT, "--mirror", "green=20").stdout
     request = tmp_path / "request.json"
     request.write_text('{"input_data": [[0.5, 60.0]]}')
-    ways = ("--roll-out", "green", "--steps", "50,100", "--hold", "0.1", "--probe", request)
+    ways = ("--roll-out", "green", "--steps", "50,100", "--hold", "0.1", "--probe", request, "--max-p95-ms", "60000")
     kept = command("traffic", ENDPOINT, *ways, "--max-difference", "0.5")
     assert (kept.rc, state.read_wanted(live, ENDPOINT)["mirror_traffic"]) == (4, {"green": 20})
     assert "not well" in kept.stdout

@@ -142,7 +142,7 @@ def ask(address: str) -> Any:
     until = time.monotonic() + 60
     while True:
         try:
-            with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
                 return json.loads(answer.read())
         except urllib.error.URLError:
             if time.monotonic() > until:
