@@ -10,12 +10,18 @@ from typing import Any, NamedTuple
 
 import nbformat
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 from mlops_nb.core.components import compile_components
 from mlops_nb.core.settings import Settings, load_settings
 from mlops_nb.core.specification import Pipeline, read_pipeline
 
 ROOT = Path(__file__).resolve().parents[1]
+# the same examples each time, and however long they take: a slow machine is no fault
+hypothesis_settings.register_profile("steady", deadline=None, derandomize=True,
+                                     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+hypothesis_settings.load_profile("steady")
 CHROMIUM = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
 
 
@@ -102,7 +108,7 @@ class Result(NamedTuple):
 def mlops_nb_command() -> Callable[..., Result]:
     """Run the command line in a process of its own: `mlops_nb_command("run", "classical", MLOPS_NB_USER="ada")`."""
 
-    def run(*arguments: Any, timeout: float = 300, **variables: str) -> Result:
+    def run(*arguments: Any, timeout: float = 600, **variables: str) -> Result:
         command = [str(Path(sys.executable).with_name("mlops-nb")), *map(str, arguments)]
         environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1", **variables}
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment)

@@ -9,7 +9,6 @@ import io
 import json
 import re
 import shutil
-import signal
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -234,7 +233,7 @@ class Cloud:
         """Take the steps one state further, and leave in blob storage what an ended step has made."""
         self.interrupts_at -= 1
         if self.interrupts_at == 0:
-            signal.raise_signal(signal.SIGINT)
+            raise KeyboardInterrupt
         steps = {run["displayName"]: run for run in self.runs.values() if run["parentRunId"] == job}
         for step, state in (self.plays.pop(0) if self.plays else {}).items():
             run = steps[step]

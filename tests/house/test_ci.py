@@ -26,7 +26,7 @@ AZURE_DIALECT = ["--regex-variant", "nonunicode", "--data-transform", "azure-pip
 def run(tool: str, *arguments: Any) -> subprocess.CompletedProcess[str]:
     """Run a tool of this environment; none of them asks another machine."""
     command = [Path(sys.executable).with_name(tool), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600)
 
 
 def check_workflows(*paths: Path, schema: str = "vendor.github-workflows") -> subprocess.CompletedProcess[str]:
@@ -174,7 +174,7 @@ def run_scenarios(*arguments: str, **variables: str) -> subprocess.CompletedProc
     """Run the script on the project here, as `ci/scenarios` does on this one."""
     environment = {**os.environ, "NO_COLOR": "1", **variables}
     command = [sys.executable, ROOT / "ci/scenarios.py", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
 
 
 @pytest.mark.slow

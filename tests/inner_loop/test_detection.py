@@ -43,20 +43,6 @@ def item(name: str = "1.jpg", **data: Any) -> LabelItem:
     return LabelItem(name, {"image": f"/data/{name}", "width": WIDTH, "height": HEIGHT} | data)
 
 
-@pytest.fixture
-def lay(tmp_path: Path) -> Lay:
-    """Write files below a folder, pictures as bytes and all else as text."""
-
-    def write(**files: str | bytes) -> Path:
-        for name, content in files.items():
-            path = tmp_path / "given" / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return tmp_path / "given"
-
-    return write
-
-
 NOTHING: st.SearchStrategy[dict[str, Any]] = st.just({})
 
 

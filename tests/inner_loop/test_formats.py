@@ -6,6 +6,7 @@ import random
 import signal
 import time
 from collections.abc import Iterator
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -265,43 +266,47 @@ def test_pictures_can_travel_along(project: Settings) -> None:
 
 
 def test_a_kill_leaves_the_old_export_or_the_new(people: Store) -> None:
-    """A process that exports by turns in two formats is killed at any moment: what is there is whole, and the next export works."""
+    """A process that exports by turns in two formats is killed after an export and in the midst of one: what is there is whole."""
     import_labels(people, conll(people.settings), "conll", "final")
     folder, clock = people.settings.root / "out/labels", random.Random(6)
     export_labels(people, folder, "conll")
     people.close()
     forms = set()
     for kill in range(10):
-        done, tell = os.pipe()
+        (done, tell), (wait, go) = os.pipe(), os.pipe()
         child = os.fork()
         if not child:
-            _export_for_ever(people.settings, folder, tell)
+            _export_for_ever(people.settings, folder, tell, wait)
+        os.close(tell)
         for _ in range(1 + kill % 2):
-            os.read(done, 1)  # it has exported; now it is in the midst of another
-        time.sleep(clock.uniform(0, 0.05))
+            os.write(go, b".")
+            assert os.read(done, 1), "it has exported"
+        if kill > 1:  # else it is killed before it begins the next one
+            os.write(go, b".")
+            time.sleep(clock.uniform(0, 0.05))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        os.close(done)
-        os.close(tell)
+        for end in (done, wait, go):
+            os.close(end)
         manifest = json.loads((folder / "manifest.json").read_text())
         forms.add(manifest["format"])
         files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
         assert files == {*manifest["files"], "manifest.json"}
         assert files == {"conll": {"labels.conll", "manifest.json"},
                          "mltable": {"data.yml", "manifest.json", "table/MLTable", "table/labels.txt"}}[manifest["format"]]  # fmt: skip
-    assert forms == {"conll", "mltable"}  # it was killed after exports of both
+    assert forms == {"conll", "mltable"}
     with open_store(people.settings, "people") as store:
         export_labels(store, folder, "csv")
     assert [path.name for path in folder.parent.iterdir()] == ["labels"]
 
 
-def _export_for_ever(settings: Settings, folder: Path, tell: int) -> None:
+def _export_for_ever(settings: Settings, folder: Path, tell: int, wait: int) -> None:
     try:
         with open_store(settings, "people") as store:
-            while True:
-                for form in ("mltable", "conll"):
-                    export_labels(store, folder, form)
-                    os.write(tell, b".")
+            for form in cycle(("mltable", "conll")):
+                os.read(wait, 1)
+                export_labels(store, folder, form)
+                os.write(tell, b".")
     finally:
         os._exit(1)
 
@@ -427,12 +432,12 @@ def test_a_kill_leaves_all_of_an_import_or_nothing(project: Settings) -> None:
                     import_labels(store, path, "conll", "final")
             finally:
                 os._exit(1)
-        os.read(ready, 1)
+        os.close(tell)
+        assert os.read(ready, 1), "it begins"
         time.sleep(clock.uniform(0.02, 0.3))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         os.close(ready)
-        os.close(tell)
         with open_store(project, "people") as store:
             assert len(list(store.items())) == len(list(store.items(state="final"))) == len(said(store)) in (0, 300)
             assert not store.replay()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlops_nb.core.records import SpecificationError
@@ -28,7 +28,7 @@ from mlops_nb.inner_loop.lines import (
 )
 from mlops_nb.inner_loop.store import Labeled, LabelItem
 
-MANY = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+MANY = settings(max_examples=30)
 PHOTO = {"image": "photos/p1.jpg", "width": 640, "height": 480}
 ODD = st.sampled_from(["👩‍🚀", "e\u0301", "שלום", "\r\n", "\r", "\t", '"', ",", "\u2028", "\x00"])
 TEXT = st.lists(st.one_of(st.text(max_size=8), ODD), max_size=5).map("".join)

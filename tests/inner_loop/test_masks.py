@@ -35,20 +35,6 @@ def png(pixels: Any, mode: str = "L", cut: int = 0, colours: list[int] | None = 
     return buffer.getvalue()[: -cut or None]
 
 
-@pytest.fixture
-def lay(tmp_path: Path) -> Lay:
-    """Write files below a folder."""
-
-    def write(**files: str | bytes) -> Path:
-        for name, content in files.items():
-            path = tmp_path / "given" / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return tmp_path / "given"
-
-    return write
-
-
 @st.composite
 def answers(draw: st.DrawFn) -> list[Labeled]:
     """One or two pictures with masks that may overlap, be of the same class, be crowds; or with a polygon."""

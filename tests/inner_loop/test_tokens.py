@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlops_nb.core.records import SpecificationError
@@ -30,7 +30,7 @@ RELATED = LabelProject(
 )
 TAGGED = LabelProject(name="tags", task="text_tagging", classes=["NOUN", "VERB"])
 TOPICS = LabelProject(name="topics", task="text_classification_multilabel", classes=["sport", "art", "politics"])
-MANY = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+MANY = settings(max_examples=30)
 
 
 def answer(text: str, *spans: tuple[int, int, str], **data: Any) -> Labeled:
