@@ -125,7 +125,7 @@ def browser() -> Iterator[Any]:
         pytest.skip("no chromium: apt-get install chromium")
     quiet = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking", "--no-first-run"]
     with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=quiet)
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=quiet, timeout=180_000)
         yield chromium
         chromium.close()
 

@@ -150,7 +150,7 @@ def _marks(folder: Path) -> list[Any]:
 
 
 def _state_of(run: Run) -> str:
-    begins = not run.steps and time.time() - (run.folder / "run.json").stat().st_mtime < 5  # its process has not signed in yet
+    begins = not run.steps and time.time() - (run.folder / "run.json").stat().st_mtime < 15  # its process has not signed in yet
     return "running" if begins else state_of(run)
 
 
