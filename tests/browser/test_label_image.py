@@ -472,6 +472,15 @@ def test_run_lengths_are_cocos(browser: Any) -> None:
 # --- key points ---
 
 
+def test_the_hint_names_the_keys_that_count(scene: Callable[..., Scene]) -> None:
+    at = scene("image_keypoints", classes=[HAND])
+    at.page.get_by_text("Shift-click or H: hidden; J: not there.").wait_for()
+    at.press("?")
+    at.page.get_by_role("button", name="Hidden: H; change").click()
+    at.press("q", "Escape")
+    at.page.get_by_text("Shift-click or Q: hidden; J: not there.").wait_for()
+
+
 def test_key_points_are_set_in_order_hidden_and_passed_over(scene: Callable[..., Scene]) -> None:
     at = scene("image_keypoints", classes=[HAND])
     at.click((50, 100))

@@ -10,7 +10,8 @@
 //   A key comes first to what the person has remapped, then to classes, then to the surface's `keys` and `tools`, then to the
 //   frame; `act(event)` of a key or tool may return false to pass it on (so Enter submits when no polygon is under way). Several
 //   keys of one action: `key: ["Delete", "Backspace"]`. While the focus is in a field only keys with Mod or Alt, and Escape, count,
-//   unless the field has `data-keys`. The key's release is the surface's own business (listen on its element).
+//   unless the field has `data-keys`. The key's release is the surface's own business (listen on its element). `api.keyOf("key grip")`
+//   says which key that action has now.
 // - `tools` and `keys` are read again at each update, so they may be getters. Both may have `group: "words"` for the ? sheet.
 // - The frame calls `element.focus()` for `api.focus()`: give it a tabIndex, or an element in it `data-focus`.
 // - `api.item()` is the item that is shown ({id, data, why, model}); `api.state()` its answer's state; `api.hidden(by)` whether a
@@ -31,11 +32,11 @@ function labelCard(makeSurface) {
 }
 
 // What a surface is made with.
-function makeApi({ project, role, readOnly, user, now, root, annotations, others, entry, told, say, focus, select }, { act }, classes) {
+function makeApi({ project, role, readOnly, user, now, root, annotations, others, entry, told, say, focus, select, keyOf }, { act }, classes) {
   const colours = new Map([...project.relations, ...project.classes].map((one) => [one.name, one.colour])); // of a name that is both, the class's
   return {
     project, role, readOnly, user,
-    act, newId, say, focus, annotations, others, select,
+    act, newId, say, focus, annotations, others, select, keyOf,
     state: () => entry()?.fold.state ?? "open",
     item: () => told() ?? null,
     selected: () => now.selected,
@@ -67,7 +68,7 @@ function makeCard(model, makeSurface) {
   const shelf = makeShelf(`mlops-label ${project.key} ${role} ${user} `), taste = makeShelf("mlops-label-taste ");
   const outbox = makeOutbox(tell, shelf, showState), watch = makeWatch(), voice = makeVoice();
   const card = { own: `mlops-label-${++cards}`, project, user, role, review, readOnly, onlyClasses, whose: review ? "" : user, now, root, shelf, taste, outbox, watch,
-    tell, say: voice.say, entry, told, annotations, others, select, keysOf, focus, refresh, showState };
+    tell, say: voice.say, entry, told, annotations, others, select, keysOf, keyOf, focus, refresh, showState };
 
   // --- the parts; each is given those that it acts on ---
 
@@ -109,6 +110,9 @@ function makeCard(model, makeSurface) {
   }
   function keysOf(id) {
     return keys.keysOf(id);
+  }
+  function keyOf(id) { // the first of them, for people
+    return keysOf(id).slice(0, 1).map(keyWords).join() || "no key";
   }
   function openSheet() {
     sheet.open();
