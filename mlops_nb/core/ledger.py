@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .files import open_database
+from .files import all_or_nothing, open_database
 from .records import now
 from .secrets import redact_all
 from .settings import Settings
@@ -71,8 +71,7 @@ def log(
         details = {"run": run} | details
     if schedule := json.loads(os.environ.get("MLFLOW_RUN_CONTEXT") or "{}").get("mlops_nb.schedule"):  # that this came about by
         details = {"schedule": schedule} | details
-    with open_database(settings.ledger, _SCHEMA) as database:
-        database.execute("BEGIN IMMEDIATE")
+    with open_database(settings.ledger, _SCHEMA) as database, all_or_nothing(database):
         last = database.execute("SELECT seq, hash FROM entries ORDER BY seq DESC LIMIT 1").fetchone() or (0, _FIRST)
         fields = {"seq": last[0] + 1, "at": now(), "user": settings.user, "persona": settings.persona,
                   "environment": settings.environment, "action": action, "subject": redact_all(subject),
@@ -81,7 +80,6 @@ def log(
         entry = Entry(**fields, hash=_seal(fields))
         row = [json.dumps(value) if isinstance(value, list | dict) else value for value in asdict(entry).values()]
         database.execute(f"INSERT INTO entries VALUES ({','.join('?' * len(row))})", row)  # noqa: S608 only question marks
-        database.execute("COMMIT")
     return entry
 
 # %% ../../nbs/core/03_ledger.ipynb #db126d42

@@ -10,7 +10,6 @@ __all__ = ['STATES', 'LabelItem', 'Labeled', 'Imported', 'as_json', 'Store', 'la
 import hashlib
 import json
 import sqlite3
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core import access
-from ..core.files import open_database
+from ..core.files import all_or_nothing, open_database
 from ..core.ledger import log
 from ..core.records import SpecificationError, now
 from ..core.settings import Settings
@@ -128,26 +127,6 @@ CREATE VIEW whole AS SELECT i.n, i.id, c.data, c.source, p.annotations AS predic
 """  # noqa: S608 no values
 
 # %% ../../nbs/inner_loop/06_store.ipynb #b5b4a59b
-_PATIENCE = 30  # seconds that somebody waits for his turn
-
-
-def _begin(database: sqlite3.Connection) -> None:
-    """Begin to write, when it is one's turn; raises `sqlite3.OperationalError` when others do not end."""
-    until = time.monotonic() + _PATIENCE
-    database.execute("PRAGMA busy_timeout = 0")
-    try:
-        while True:
-            try:
-                database.execute("BEGIN IMMEDIATE")
-                return
-            except sqlite3.OperationalError as problem:
-                if problem.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
-                    raise
-            time.sleep(0.002)
-    finally:
-        database.execute(f"PRAGMA busy_timeout = {_PATIENCE * 1000}")
-
-# %% ../../nbs/inner_loop/06_store.ipynb #6e8e15b3
 class _File:
     """The open file of a store."""
 
@@ -168,17 +147,16 @@ class _File:
         if self.database.in_transaction:
             yield self.database
             return
-        _begin(self.database)
         try:
-            _refresh(self)
-            yield self.database
-            self.database.execute("COMMIT")
+            with all_or_nothing(self.database):
+                _refresh(self)
+                yield self.database
         except BaseException:
             _forget(self)
             raise
         _tell(self)
 
-# %% ../../nbs/inner_loop/06_store.ipynb #78f901d2
+# %% ../../nbs/inner_loop/06_store.ipynb #9932b5aa
 def _refresh(file: _File) -> None:
     """Read the project anew, where somebody has put a new version of it."""
     newest = file.database.execute("SELECT max(version) FROM projects").fetchone()[0] or 0
@@ -191,8 +169,6 @@ def _forget(file: _File) -> None:
     """Take back what has not become lasting."""
     file.folds.clear()
     file._notes.clear()
-    if file.database.in_transaction:
-        file.database.execute("ROLLBACK")
 
 
 def _tell(file: _File) -> None:
@@ -208,7 +184,7 @@ def _note(file: _File, action: str, **details: Any) -> None:
     if not file.database.in_transaction:
         _tell(file)
 
-# %% ../../nbs/inner_loop/06_store.ipynb #b9db7e9b
+# %% ../../nbs/inner_loop/06_store.ipynb #78f901d2
 def as_json(value: Any) -> str:
     """Write JSON as SQLite can keep it; raises `ValueError` for what is no JSON, numbers that are none included."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
@@ -226,7 +202,7 @@ def _checked(project: LabelProject, item: LabelItem, annotations: Iterable[Any])
         raise ValueError(wrong)
     return checked
 
-# %% ../../nbs/inner_loop/06_store.ipynb #db1d510b
+# %% ../../nbs/inner_loop/06_store.ipynb #f807fc51
 def _rows(project: LabelProject, item: LabelItem) -> dict[str, tuple[Any, ...]]:
     """Return an item's rows, by table, without its number; raises `ValueError` for an item that is none."""
     if not isinstance(item.id, str) or not 0 < len(item.id) <= 500 or not item.id.isprintable():
@@ -244,7 +220,7 @@ def _rows(project: LabelProject, item: LabelItem) -> dict[str, tuple[Any, ...]]:
     except (ValueError, TypeError) as problem:
         raise ValueError(f"item {item.id}: {problem}") from None
 
-# %% ../../nbs/inner_loop/06_store.ipynb #7a49ee26
+# %% ../../nbs/inner_loop/06_store.ipynb #b9db7e9b
 _INSERT = {
     "items": "INSERT OR IGNORE INTO items (n, id, rank, state, gold, score, at) VALUES (?, ?, ?, ?, ?, ?, ?)",
     "contents": "INSERT INTO contents VALUES (?, ?, ?, ?)", "proposals": "INSERT INTO proposals VALUES (?, ?, ?)",
@@ -272,7 +248,7 @@ def _add_chunk(store: "Store", items: Iterable[LabelItem], faults: list[str]) ->
             move_back(database, *min(new))
     return len(new)
 
-# %% ../../nbs/inner_loop/06_store.ipynb #f69c6b11
+# %% ../../nbs/inner_loop/06_store.ipynb #db1d510b
 def _add(store: "Store", items: Iterable[LabelItem]) -> int:  # so many were new
     """Add items; one whose id is there already is passed over. Faulty ones are left out, and named in one `SpecificationError`."""
     access.require(store.settings, "curate")
@@ -288,7 +264,7 @@ def _add(store: "Store", items: Iterable[LabelItem]) -> int:  # so many were new
         raise SpecificationError([*faults[:20], *more, end])
     return new
 
-# %% ../../nbs/inner_loop/06_store.ipynb #7f1a8836
+# %% ../../nbs/inner_loop/06_store.ipynb #f69c6b11
 def _item_of(row: sqlite3.Row) -> LabelItem:
     fields = {key: row[key] for key in ("id", "source", "score", "why", "rank", "state", "at")}
     return LabelItem(**fields, data=json.loads(row["data"]), prediction=tuple(json.loads(row["prediction"] or "[]")),
@@ -322,7 +298,7 @@ def _items(
         yield from map(_item_of, rows)
         rank, n, left = rows[-1]["rank"], rows[-1]["n"], left - len(rows)
 
-# %% ../../nbs/inner_loop/06_store.ipynb #5974e568
+# %% ../../nbs/inner_loop/06_store.ipynb #ff1b3cfd
 _OF_EVENT = ("id", "item", "kind", "by", "whose", "at", "seconds", "seq")
 _OF_ANSWER = ("item", "whose", "state", "reason", "by", "at", "seconds", "undos", "redos")
 
@@ -354,7 +330,7 @@ def _events(
         yield from map(_event_of, rows)
         after = rows[-1]["seq"]
 
-# %% ../../nbs/inner_loop/06_store.ipynb #7075726d
+# %% ../../nbs/inner_loop/06_store.ipynb #7f1a8836
 def _answer(store: "Store", item: str, whose: str) -> Answer:
     """Return a person's answer to an item, the final one for an empty name; one without events is empty."""
     row = store.database.execute("SELECT * FROM answers WHERE item = ? AND whose = ?", (item, whose)).fetchone()
@@ -380,7 +356,7 @@ def _at(store: "Store", item: str, whose: str, seq: int) -> Answer:
     """Return an answer as it was after an event."""
     return fold(item, whose, (event for event in store.events(item, whose) if event.seq <= seq))
 
-# %% ../../nbs/inner_loop/06_store.ipynb #362cd4bd
+# %% ../../nbs/inner_loop/06_store.ipynb #5974e568
 def _labeled(
     store: "Store",
     which: str = "final",  # final; submitted: everybody's; or a person's name
@@ -401,7 +377,7 @@ def _labeled(
             yield Labeled(_item_of(item), tuple(json.loads(row["annotations"])), row["by"])
         last = (rows[-1]["number"], rows[-1]["by"])
 
-# %% ../../nbs/inner_loop/06_store.ipynb #e46ab368
+# %% ../../nbs/inner_loop/06_store.ipynb #362cd4bd
 def _numbers(store: "Store", ids: Iterable[str]) -> dict[str, int]:
     """Return the numbers of items; raises `LookupError` naming those that are unknown."""
     found = {id: row[0] if (row := store.database.execute("SELECT n FROM items WHERE id = ?", (id,)).fetchone()) else 0 for id in ids}
@@ -432,7 +408,7 @@ def _set_ranks(store: "Store", ranks: Mapping[str, float]) -> None:  # item -> t
         database.executemany("UPDATE items SET rank = ? WHERE n = ?", [(float(rank), numbers[item]) for item, rank in ranks.items()])
         database.execute("DELETE FROM cursors")
 
-# %% ../../nbs/inner_loop/06_store.ipynb #bc64a8f8
+# %% ../../nbs/inner_loop/06_store.ipynb #3096da17
 def _set_predictions(
     store: "Store",
     predictions: Mapping[str, Iterable[dict[str, Any]]],  # item -> annotations; none: the proposal goes
@@ -455,7 +431,7 @@ def _set_predictions(
             database.execute("UPDATE items SET score = ? WHERE id = ?", (score, item))
     return refused
 
-# %% ../../nbs/inner_loop/06_store.ipynb #0fb2503a
+# %% ../../nbs/inner_loop/06_store.ipynb #e46ab368
 def _set_gold(store: "Store", gold: Mapping[str, Iterable[dict[str, Any]] | None]) -> None:  # item -> its answer; None: it is not known
     """Make items ones to check people by, or end that."""
     access.require(store.settings, "curate")
@@ -473,7 +449,7 @@ def _set_gold(store: "Store", gold: Mapping[str, Iterable[dict[str, Any]] | None
         recount(store)
         store.note("set_gold", items=len(gold))
 
-# %% ../../nbs/inner_loop/06_store.ipynb #a12152ac
+# %% ../../nbs/inner_loop/06_store.ipynb #bc64a8f8
 def _set_states(store: "Store") -> None:
     """Put the items that nobody has judged yet into the state that their answers and the project ask for."""
     database = store.database
@@ -484,7 +460,7 @@ def _set_states(store: "Store") -> None:
     database.execute("UPDATE items SET state = 'open' WHERE gold = 1 AND state <> 'open'")
     database.execute("DELETE FROM cursors")
 
-# %% ../../nbs/inner_loop/06_store.ipynb #ef474b1b
+# %% ../../nbs/inner_loop/06_store.ipynb #a12152ac
 class Store(_File):
     """A labeling project's store: `with open_store(settings, "signs") as store`."""
 
@@ -520,7 +496,7 @@ class Store(_File):
     def __exit__(self, *problem: object) -> None:
         self.close()
 
-# %% ../../nbs/inner_loop/06_store.ipynb #ac289ce8
+# %% ../../nbs/inner_loop/06_store.ipynb #ef474b1b
 def labels_folder(settings: Settings) -> Path:
     """Return the folder of the projects' files."""
     return settings.state / "labels"
@@ -551,7 +527,7 @@ def _refusals(store: Store, project: LabelProject) -> list[str]:
         faults.append(f"'{label}' is used {count} times in answers and cannot go. Keep it, or change those answers first.")
     return faults
 
-# %% ../../nbs/inner_loop/06_store.ipynb #5721b4c7
+# %% ../../nbs/inner_loop/06_store.ipynb #a3ce4ca0
 def create(
     settings: Settings,
     project: LabelProject,
@@ -581,7 +557,7 @@ def create(
         raise
     return store
 
-# %% ../../nbs/inner_loop/06_store.ipynb #33199b43
+# %% ../../nbs/inner_loop/06_store.ipynb #ac289ce8
 def list_projects(settings: Settings) -> list[str]:
     """Name the labeling projects."""
     return sorted(path.stem for path in labels_folder(settings).glob("*.db"))

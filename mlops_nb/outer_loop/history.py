@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core import access
-from ..core.files import hold, open_database
+from ..core.files import all_or_nothing, hold, open_database
 from ..core.ledger import entries, log
 from ..core.records import Alert, Signal, SpecificationError, now
 from ..core.settings import Settings
@@ -147,14 +147,8 @@ def open_history(settings: Settings) -> Iterator[sqlite3.Connection]:
 @contextmanager
 def transaction(settings: Settings) -> Iterator[sqlite3.Connection]:
     """Open the history for one change: everything that happens in the block, or nothing."""
-    with open_history(settings) as database:
-        database.execute("BEGIN IMMEDIATE")
-        try:
-            yield database
-        except BaseException:
-            database.execute("ROLLBACK")
-            raise
-        database.execute("COMMIT")
+    with open_history(settings) as database, all_or_nothing(database):
+        yield database
 
 
 def _rows(settings: Settings, query: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:

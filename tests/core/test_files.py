@@ -1,12 +1,15 @@
 """Files: a reader never sees half of one."""
 
+import sqlite3
 import subprocess
 import sys
 import time
+from itertools import count
+from types import SimpleNamespace
 
 import pytest
 
-from mlops_nb.core.files import append_line, read_lines, write_file
+from mlops_nb.core.files import all_or_nothing, append_line, open_database, read_lines, write_file
 
 ENDLESS = """
 import sys
@@ -49,3 +52,39 @@ def test_a_journal_passes_over_a_torn_line_anywhere(tmp_path):
             torn.write(b'{"n":')
     append_line(journal, {"n": 3})
     assert [entry["n"] for entry in read_lines(journal)] == [0, 1, 2, 3]
+
+
+@pytest.fixture
+def two(tmp_path):
+    """One file of rows, opened twice; the second one writes already."""
+    schema = "CREATE TABLE sales (stone TEXT)"
+    with open_database(tmp_path / "shop.db", schema) as mine, open_database(tmp_path / "shop.db", schema) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield mine, other
+
+
+def test_whoever_waits_for_his_turn_to_write_asks_often(two, monkeypatch):
+    """SQLite's own waits grow to a tenth of a second; a program that writes all the time would always come first."""
+    (mine, other), waits = two, []
+
+    def wait(seconds):
+        waits.append(seconds)
+        if len(waits) == 100:
+            other.execute("COMMIT")
+
+    monkeypatch.setattr("mlops_nb.core.files.time", SimpleNamespace(sleep=wait, monotonic=lambda: 0.0))
+    with all_or_nothing(mine):
+        mine.execute("INSERT INTO sales VALUES ('ruby')")
+    assert len(waits) == 100
+    assert max(waits) < 0.01
+    assert other.execute("SELECT * FROM sales").fetchall() == [("ruby",)]
+
+
+def test_nobody_waits_for_ever(two, monkeypatch):
+    (mine, other), clock = two, count(0, 10)
+    monkeypatch.setattr("mlops_nb.core.files.time", SimpleNamespace(sleep=lambda seconds: None, monotonic=lambda: next(clock)))
+    with pytest.raises(sqlite3.OperationalError, match="locked"), all_or_nothing(mine):
+        pass
+    other.execute("COMMIT")
+    with all_or_nothing(mine):
+        pass

@@ -6,7 +6,6 @@ import sqlite3
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -341,33 +340,6 @@ def test_a_batch_that_breaks_off_leaves_nothing_behind(signs):
     assert list(signs.events()) == []
     assert [entry.action for entry in entries(signs.settings)] == ["create_labels", "add_items"]  # nothing of it in the ledger
     assert "choose a class" in refusal(signs, did("ana", "i0", "submit"))  # what was taken back is forgotten in memory, too
-
-
-def test_whoever_waits_for_his_turn_asks_often(signs, monkeypatch):
-    """SQLite's own waits grow to a tenth of a second; a program that writes all the time would always come first."""
-    waits = []
-
-    def wait(seconds):
-        waits.append(seconds)
-        if len(waits) == 100:
-            other.database.execute("COMMIT")
-
-    monkeypatch.setattr("mlops_nb.inner_loop.store.time", SimpleNamespace(sleep=wait, monotonic=lambda: 0.0))
-    with open_store(signs.settings, "signs") as other:
-        other.database.execute("BEGIN IMMEDIATE")
-        answer(signs, "ana", "i0")
-    assert len(waits) == 100
-    assert max(waits) < 0.01
-
-
-def test_nobody_waits_for_ever(signs, monkeypatch):
-    clock = count(0, 10)
-    monkeypatch.setattr("mlops_nb.inner_loop.store.time", SimpleNamespace(sleep=lambda seconds: None, monotonic=lambda: next(clock)))
-    with open_store(signs.settings, "signs") as other:
-        other.database.execute("BEGIN IMMEDIATE")
-        with pytest.raises(sqlite3.OperationalError, match="locked"):
-            answer(signs, "ana", "i0")
-    answer(signs, "ana", "i0")
 
 
 # --- who may -----------------------------------------------------------------------------------------------------------
