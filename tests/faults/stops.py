@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 import psutil
 
-MARK = "MLOPS_NB_STOPS"
+MARK = "BAD_MACHINE"
 APART = (0.2, 2.0)  # seconds between two stops
 LONG = (0.05, 0.2, 0.5, 1.0, 1.5)  # seconds that a stop takes
 
