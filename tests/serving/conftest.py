@@ -114,6 +114,7 @@ class Endpoint:
         pinned = {"azureml_model_deployment": deployment} | headers
         with ThreadPoolExecutor(requests) as pool:
             try:
+                self.until_pending(deployment, 0)  # or a status from before would be taken for theirs
                 held = [pool.submit(self.ask, {"hold": str(gate)}, **pinned) for _ in range(requests)]
                 self.until_pending(deployment, requests)
                 yield held
