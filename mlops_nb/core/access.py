@@ -7,27 +7,12 @@ __all__ = ['may', 'require']
 
 # %% ../../nbs/core/05_access.ipynb #ffc2fb80
 import csv
-import threading
 from pathlib import Path
-from typing import Any
 
 from .records import SpecificationError
 from .settings import Settings
 
 # %% ../../nbs/core/05_access.ipynb #020850ac
-_MODEL = """
-[request_definition]
-r = persona, resource, role
-[policy_definition]
-p = persona, resource, role
-[role_definition]
-g = _, _
-[policy_effect]
-e = some(where (p.eft == allow))
-[matchers]
-m = r.persona == p.persona && r.resource == p.resource && g(p.role, r.role)
-"""
-_ONE_AT_A_TIME = threading.Lock()  # casbin parses its matcher at each question, which two threads cannot do at once in Python 3.11
 _INCLUDES = [("O", "C"), ("C", "ADS"), ("ADS", "R"), ("LAC", "LAR"), ("MC", "MR"), ("KVA", "KVR")]
 
 
@@ -39,16 +24,15 @@ def _rows(folder: Path, name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def _enforcer(folder: Path, matrix: str) -> Any:
-    import casbin
+def _holders(folder: Path, matrix: str, resource: str, role: str) -> set[str]:
+    """Find the personas that have a role on a resource: their cell holds it, or one that includes it."""
+    from casbin.rbac.default_role_manager import RoleManager
 
-    enforcer = casbin.Enforcer(casbin.Enforcer.new_model(text=_MODEL))
-    for row in _rows(folder, matrix):
-        persona = row.pop("persona")
-        for resource, cell in row.items():
-            enforcer.add_policies([[persona, resource, role] for role in filter(None, cell.split("+"))])
-    enforcer.add_grouping_policies([list(pair) for pair in _INCLUDES])
-    return enforcer
+    hierarchy = RoleManager()
+    for higher, lower in _INCLUDES:
+        hierarchy.add_link(higher, lower)
+    return {row["persona"] for row in _rows(folder, matrix)
+            if any(hierarchy.has_link(held, role) for held in (row.get(resource) or "").split("+"))}
 
 # %% ../../nbs/core/05_access.ipynb #95793f5a
 def may(
@@ -61,11 +45,9 @@ def may(
     if action not in actions:
         raise SpecificationError([f"No action '{action}' in {folder / 'actions.csv'} (actions: {', '.join(actions)})."])
     rule = actions[action]
-    enforcer = _enforcer(folder, "preproduction" if settings.environment == "dev" else "production")
-    fits = [p["persona"] for p in _rows(folder, "personas")
-            if rule["who"] == "any" or (p["kind"] == "person" and p["per_project"] == "yes")]
-    with _ONE_AT_A_TIME:
-        return [persona for persona in fits if enforcer.enforce(persona, rule["resource"], rule["role"])]
+    holders = _holders(folder, "preproduction" if settings.environment == "dev" else "production", rule["resource"], rule["role"])
+    return [p["persona"] for p in _rows(folder, "personas") if p["persona"] in holders
+            and (rule["who"] == "any" or (p["kind"] == "person" and p["per_project"] == "yes"))]
 
 
 def require(settings: Settings, action: str) -> None:

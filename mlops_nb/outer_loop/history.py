@@ -488,15 +488,14 @@ def end_action(
 # %% ../../nbs/outer_loop/57_history.ipynb #41d440c7
 def claim_notice(
     settings: Settings,
-    id: str,
-    due: str = "",  # as it was read; empty: whenever it is due
+    notice: Notice,  # as it was read
 ) -> Notice | None:
     """Claim a notice that waits; None: it does not wait any more, another process is at work on it, or has put it off."""
     with transaction(settings) as database:
-        row = database.execute("SELECT * FROM notices WHERE id = ?", (id,)).fetchone()
-        if row is None or row["state"] != "waiting" or is_alive(row["claim"]) or (due and row["due"] != due):
+        row = database.execute("SELECT * FROM notices WHERE id = ?", (notice.id,)).fetchone()
+        if row is None or row["state"] != "waiting" or row["due"] != notice.due or is_alive(row["claim"]):
             return None
-        database.execute("UPDATE notices SET claim = ? WHERE id = ?", (claim_of(), id))
+        database.execute("UPDATE notices SET claim = ? WHERE id = ?", (claim_of(), notice.id))
     return Notice(**{key: row[key] for key in Notice.__dataclass_fields__})
 
 

@@ -483,7 +483,7 @@ def _answered(settings: Settings, group: Sequence[Notice]) -> dict[str, str]:  #
 
 
 def _claim(settings: Settings, group: Sequence[Notice]) -> list[Notice]:
-    claimed = [mine for notice in group if (mine := history.claim_notice(settings, notice.id, notice.due))]
+    claimed = [mine for notice in group if (mine := history.claim_notice(settings, notice))]
     answered = _answered(settings, claimed)
     for notice in claimed:
         if notice.id in answered:

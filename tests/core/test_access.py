@@ -44,7 +44,7 @@ def test_an_unknown_action_names_the_known_ones(project):
 
 
 def test_threads_may_ask_at_the_same_time(project):
-    """Python 3.11 lost count in its parser when several threads parsed casbin's matcher."""
+    """Asked through casbin's matcher they failed: Python 3.11 loses count when several threads parse at once."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:

@@ -183,14 +183,15 @@ sys.stdin.read()
 
 def test_a_delivery_is_claimed_noted_and_counted(project):
     see(project, notices=[Notice("n1", "", "t", "b", "env:X")])
-    assert history.claim_notice(project, "n1").attempts == 0
-    assert history.claim_notice(project, "n1") is None
+    [notice] = history.notices(project)
+    assert history.claim_notice(project, notice).attempts == 0
+    assert history.claim_notice(project, notice) is None
     later = history.note_delivery(project, "n1", "waiting", "no answer", "2026-11-20T13:00:00+00:00")
     assert (later.attempts, later.due, later.problem) == (1, "2026-11-20T13:00:00+00:00", "no answer")
-    assert history.claim_notice(project, "n1", NOON.isoformat()) is None  # whoever read it before that does not try again at once
-    assert history.claim_notice(project, "n1")
+    assert history.claim_notice(project, notice) is None  # whoever read it before that does not try again at once
+    assert history.claim_notice(project, later)
     assert history.note_delivery(project, "n1", "sent").attempts == 2
-    assert history.claim_notice(project, "n1") is None
+    assert history.claim_notice(project, later) is None
     assert history.notices(project, "waiting") == []
 
 

@@ -5,7 +5,7 @@ const WORDS = { submitted: "submitted", skipped: "skipped", rejected: "sent back
 const button = (words, act, className = "") => make("button", { type: "button", className, textContent: words, onclick: act });
 const keyed = (element, name) => (element.append(make("kbd", { "data-of": name, "aria-hidden": "true" })), element); // the frame writes the key in it
 
-function makeToolbar({ now, keysOf, refresh }) {
+function makeToolbar({ now, keyOf, refresh }) {
   const element = make("div", { className: "tools", role: "toolbar", ariaLabel: "Tools" }), buttons = new Map();
   return {
     element,
@@ -19,7 +19,7 @@ function makeToolbar({ now, keysOf, refresh }) {
         }
         one.onclick = () => (tool.act(), refresh());
         write(one.firstChild, tool.words);
-        write(one.lastChild, keysOf(`tool ${tool.name}`).slice(0, 1).map(keyWords).join());
+        write(one.lastChild, keyOf(`tool ${tool.name}`));
         if (tool.pressed) mark(one, "aria-pressed", String(Boolean(tool.pressed())));
         return one;
       }));

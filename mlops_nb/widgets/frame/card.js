@@ -112,7 +112,7 @@ function makeCard(model, makeSurface) {
     return keys.keysOf(id);
   }
   function keyOf(id) { // the first of them, for people
-    return keysOf(id).slice(0, 1).map(keyWords).join() || "no key";
+    return keysOf(id).slice(0, 1).map(keyWords).join();
   }
   function openSheet() {
     sheet.open();
@@ -127,7 +127,7 @@ function makeCard(model, makeSurface) {
   function refresh() {
     now.surface.update();
     for (const part of [toolbar, classes, people, remarks, header, footer]) part.show();
-    for (const kbd of root.querySelectorAll("kbd[data-of]")) write(kbd, keysOf(kbd.dataset.of).slice(0, 1).map(keyWords).join());
+    for (const kbd of root.querySelectorAll("kbd[data-of]")) write(kbd, keyOf(kbd.dataset.of));
   }
 
   // --- what comes from outside ---

@@ -2,7 +2,7 @@
 
 const FEW = 200; // classes in the list at most; the search finds the others
 
-function makeClasses({ own, project, readOnly, onlyClasses, now, entry, annotations, others, keysOf, focus, refresh }, { act, stroke }) {
+function makeClasses({ own, project, readOnly, onlyClasses, now, entry, annotations, others, keyOf, focus, refresh }, { act, stroke }) {
   const search = make("input", { type: "search", id: `${own}-search`, placeholder: "Find a class", autocomplete: "off", ariaLabel: "Find a class", oninput: () => ((filter = search.value.trim().toLowerCase()), show()) });
   const list = make("div", { className: "list", role: "group", ariaLabel: "Classes" }), more = make("p", { className: "quiet" });
   const element = make("section", { className: "classes", ariaLabel: "Classes" }, search, list, more);
@@ -35,13 +35,13 @@ function makeClasses({ own, project, readOnly, onlyClasses, now, entry, annotati
     return rows.get(one.name);
   }
   function showRow(one, pressed, n, most) {
-    const row = rowOf(one), [key] = keysOf(`class ${one.name}`), proposed = onlyClasses && annotations().some((other) => other.label === one.name && other.source);
+    const row = rowOf(one), key = keyOf(`class ${one.name}`), proposed = onlyClasses && annotations().some((other) => other.label === one.name && other.source);
     mark(row.element, "aria-pressed", String(pressed));
     row.element.classList.toggle("proposed", proposed);
-    mark(row.element, "aria-label", [one.name, key && `key ${keyWords(key)}`, proposed && "proposed by a model", n && `${n} so far`].filter(Boolean).join(", "));
+    mark(row.element, "aria-label", [one.name, key && `key ${key}`, proposed && "proposed by a model", n && `${n} so far`].filter(Boolean).join(", "));
     mark(row.element, "style", `--share:${((100 * n) / most).toFixed(1)}%`);
     write(row.tally, n ? n.toLocaleString("en") : "");
-    write(row.key, key ? keyWords(key) : "");
+    write(row.key, key);
     row.whoChose.replaceChildren(...others().filter((other) => onlyClasses && other.annotations.some((a) => a.label === one.name)).map((other) => make("i", { title: other.by, style: `--colour:${other.colour}`, textContent: other.by.slice(0, 2) })));
     return row.element;
   }

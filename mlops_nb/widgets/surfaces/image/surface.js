@@ -3,14 +3,14 @@
 
 const TOOL_WORDS = { select: "Select", box: "Box", polygon: "Polygon", brush: "Brush", erase: "Erase", outline: "Outline", points: "Key points" };
 const TOOL_KEYS = { select: "v", box: "d", polygon: "p", brush: "d", erase: "x", outline: "p", points: "d" };
-const HINTS = { // what stands in braces becomes that action's key
+const HINTS = { // what stands in braces becomes the next key point, or that action's key
   look: "Drag to move the picture, turn the wheel to zoom.",
   select: "Click a shape to select it, drag it or its points. Arrows move it, {key grip} takes its next point.",
   box: "Drag a box. By keyboard: arrows move the crosshair, Enter sets a corner.",
   boxed: "Move to the opposite corner and press Enter. Escape gives up.",
   polygon: "Click point after point. By keyboard: arrows move the crosshair, Enter sets a point.",
   ring: "Click the first point or press Enter once more to close, {key remove} takes the last point back.",
-  points: "; Shift-click or {tool hide}: hidden; {tool leave}: not there. By keyboard: arrows and Enter.",
+  points: "Click {point}; Shift-click or {tool hide}: hidden; {tool leave}: not there. By keyboard: arrows and Enter.",
   brush: "Paint. {key finer} and {key broader} change the size, the right button erases, Shift draws a line from the last place. Enter lowers and lifts the brush.",
   erase: "Erase. {key finer} and {key broader} change the size. Enter lowers and lifts the eraser.",
   outline: "Click around what is to be painted; Enter once more fills it.",
@@ -250,8 +250,8 @@ function makeImageSurface(api) {
   function hinted() {
     const state = now.grip >= 0 ? "held" : now.path ? (now.path.kind === "box" ? "boxed" : "ring") : now.tool;
     const { one, place } = now.tool === "points" ? hand.next() : {}, points = keypointNames(one);
-    const first = state === "points" ? `Click ${points[place] ?? "the first key point"}${points.length ? ` (${place + 1} of ${points.length})` : ""}` : "";
-    write(hint, first + HINTS[state].replace(/\{(.+?)\}/g, (_, action) => api.keyOf(action)));
+    const point = `${points[place] ?? "the first key point"}${points.length ? ` (${place + 1} of ${points.length})` : ""}`;
+    write(hint, HINTS[state].replace(/\{(.+?)\}/g, (_, what) => (what === "point" ? point : api.keyOf(what) || "no key")));
   }
   function update() {
     if (now.live && !now.gesture && !now.path && !now.lowered && !now.nudged) now.live = null;
